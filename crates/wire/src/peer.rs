@@ -1,0 +1,102 @@
+//! Between peers: QUIC streams today, data channels and WebTransport streams later.
+//!
+//! A connection carries one stream of frames each way, opened by the dialler, that starts with [`Hello`].
+//! A part is asked for on a stream of its own: [`Request`] out, [`PartReply`] back, and the part's bytes behind
+//! [`PartReply::Part`].
+//! A part may also be sent unasked on a one-way stream that starts with [`PartReply::Part`].
+
+use crate::PartRanges;
+use crate::control::Bye;
+use bytes::Bytes;
+use hybrid_manifest::ContentId;
+
+/// A message on a connection's stream of frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a message that a program does not handle must not compile")]
+pub enum PeerMessage {
+    /// First, once, each way.
+    Hello(Hello),
+    /// Parts gained, and how busy I am.
+    Have(Have),
+    /// I have nothing to send: ask me.
+    Idle,
+    /// Asks for proofs of part ids, for when the server is away.
+    AskProofs(AskProofs),
+    /// The answer: proofs as `docs/spec/manifest.md` encodes them; empty if there are none.
+    Proofs(Proofs),
+    /// The end, and why.
+    Bye(Bye),
+}
+
+/// Who I am and what I hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub version: u16,
+    /// The content this connection is about.
+    pub content: ContentId,
+    /// The part length, so that part numbers mean the same to both.
+    pub part_len_bytes: u32,
+    /// The ticket, as bytes of [`crate::ticket`]; bound to the key of the TLS handshake.
+    pub ticket: Bytes,
+    /// The parts that I hold.
+    pub has: PartRanges,
+    /// Whether I serve parts at all.
+    pub uploads: bool,
+}
+
+/// Parts gained since the last `Have` or `Hello`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Have {
+    /// The parts.
+    pub parts: PartRanges,
+    /// Requests waiting at me; 255 for that many or more.
+    pub queue: u8,
+}
+
+/// Asks for one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which part.
+    pub number: u32,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "an answer that a program does not handle must not compile")]
+pub enum PartReply {
+    /// The part: `length_bytes` raw bytes follow on the stream.
+    Part {
+        /// Which part.
+        number: u32,
+        /// How many bytes follow.
+        length_bytes: u32,
+        /// Requests waiting at me.
+        queue: u8,
+    },
+    /// Not now.
+    Busy {
+        /// When to ask again.
+        retry_in_ms: u32,
+        /// Requests waiting at me.
+        queue: u8,
+    },
+    /// I do not hold that part (any more), or do not serve.
+    Gone,
+}
+
+/// Asks for the ids of parts with their proofs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskProofs {
+    /// The first part.
+    pub first: u32,
+    /// How many, at most 256.
+    pub count: u32,
+}
+
+/// Part ids with their proofs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proofs {
+    /// One or more encoded proofs, one behind the other.
+    pub proofs: Bytes,
+}
