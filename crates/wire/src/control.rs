@@ -75,7 +75,7 @@ pub struct Welcome {
     pub reasons: Vec<String>,
     /// The secret that names this client in HTTP requests.
     pub session: SessionToken,
-    /// The client's ticket for peers, as bytes of [`crate::ticket`].
+    /// The client's ticket for peers, as `ticket` encodes it.
     pub ticket: Bytes,
     /// The server's civil time, seconds since 1970.
     pub server_time_secs: u64,

@@ -1,8 +1,8 @@
 //! How server, clients and peers say it: messages, tickets and their codec.
 
 pub mod control;
-pub mod peer;
 mod parts;
+pub mod peer;
 mod types;
 
 pub use parts::{PartRanges, PartRangesError};

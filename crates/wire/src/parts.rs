@@ -62,6 +62,7 @@ impl PartRanges {
     pub fn from_ascending(parts: impl IntoIterator<Item = PartNumber>) -> Self {
         let mut runs: Vec<PartRange> = Vec::new();
         for number in parts {
+            let full = runs.len() == Self::MAX_RUNS;
             match runs.last_mut() {
                 Some(last) if number < last.end() => {}
                 Some(last) if number == last.end() => {
@@ -69,7 +70,7 @@ impl PartRanges {
                         *last = longer;
                     }
                 }
-                _ if runs.len() == Self::MAX_RUNS => break,
+                _ if full => break,
                 _ => runs.extend(PartRange::one(number)),
             }
         }

@@ -37,7 +37,7 @@ pub struct Hello {
     pub content: ContentId,
     /// The part length, so that part numbers mean the same to both.
     pub part_len_bytes: u32,
-    /// The ticket, as bytes of [`crate::ticket`]; bound to the key of the TLS handshake.
+    /// The ticket, as `ticket` encodes it; bound to the key of the TLS handshake.
     pub ticket: Bytes,
     /// The parts that I hold.
     pub has: PartRanges,

@@ -82,7 +82,7 @@ impl fmt::Debug for SessionToken {
 pub struct PeerCoordinates {
     /// Whose key must be shown in the TLS handshake.
     pub peer: PeerId,
-    /// Address and UDP port. Who dials it asks [`crate::address::dialable`] first.
+    /// Address and UDP port. Who dials it asks `address::dialable` first.
     pub address: SocketAddr,
 }
 
@@ -129,8 +129,7 @@ pub enum Source {
 
 impl Source {
     /// All sources, in the order in which summaries list them.
-    pub const ALL: [Self; 5] =
-        [Self::ServerDirect, Self::ServerGrant, Self::ServerRescue, Self::Peer, Self::Store];
+    pub const ALL: [Self; 5] = [Self::ServerDirect, Self::ServerGrant, Self::ServerRescue, Self::Peer, Self::Store];
 
     /// The source's name in JSON, logs and metrics.
     pub fn as_str(self) -> &'static str {
