@@ -1,0 +1,80 @@
+//! The coordinator's constants, each with its reason.
+
+use hybrid_units::Duration;
+use hybrid_wire::address::AddressPolicy;
+
+/// What a coordinator may be told. [`Default`] is for a public server of files.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The thresholds.
+    pub qos: hybrid_qos::Config,
+    /// Which addresses may be given to peers. The default admits public ones only.
+    pub addresses: AddressPolicy,
+    /// Randomness, so that a run can be replayed: peer lists and the choice of who gets a part depend on it.
+    pub seed: u64,
+    /// How long a ticket lasts. Default 1 h: a revoked peer is gone within the hour, and a renewal costs 20 µs of signing.
+    pub ticket_ttl: Duration,
+    /// Peers in a newcomer's list. Default 20: within 0.1 % of a full mesh for equal uplinks in our simulations
+    /// (`docs/ARCHITECTURE.md`, "How near the limit"), and a bound on what one client can learn of others.
+    pub peers_per_list: usize,
+    /// The share of that list that is picked uniformly, in percent; the rest are the fastest uplinks of the sample.
+    /// Default 60: the uniform part keeps the graph an expander, whatever the rest does.
+    pub uniform_share_percent: usize,
+    /// Connections that a client may have with peers. Default 40: twice the list, so that newcomers can always dial in.
+    pub peer_connections_max: u16,
+    /// Parts that a client may send at one time. Default 1: a whole uplink on one part makes it a source soonest; in our
+    /// simulations four at a time doubled the start-up and created the tail of slow senders.
+    pub uploads_max: u8,
+    /// Parts pushed to a newcomer of the swarm with its welcome. Default 1 (R6).
+    pub starter_parts: u16,
+    /// Pushes under way at one time, over all contents. Default 4: the link is full with two, and a slow receiver must not
+    /// hold up the others.
+    pub pushes_in_flight_max: usize,
+    /// Pushes under way to one client. Default 2: the next one is there when the first ends.
+    pub pushes_per_client_max: u8,
+    /// How long a part that was sent but not reported counts as a copy, beyond one report interval. Default 4 s: a part of
+    /// 1 MiB at 2 Mbit/s.
+    pub lease: Duration,
+    /// Help for a client in the swarm: one part per this time is given even though peers hold it. Default 2 s.
+    pub rescue_interval: Duration,
+    /// The shortest interval between a client's reports. Default 250 ms: what a young swarm needs to spread parts evenly.
+    pub report_interval_min: Duration,
+    /// The longest. Default 10 s: what an old swarm needs for tickets and rarity.
+    pub report_interval_max: Duration,
+    /// Reports that the server is willing to read per second, over all clients. Default 2,000: about 1 % of a core.
+    pub reports_per_second: u32,
+    /// The most clients at one time. Default 100,000: at about 1 KiB each, 100 MiB.
+    pub clients_max: usize,
+    /// The most contents. Default 100,000.
+    pub contents_max: usize,
+    /// How many different clients must say that a peer sent bad parts before it is no longer given to newcomers. Default 2:
+    /// one alone could slander; the victims themselves have dropped it at the first bad part.
+    pub accusers_to_hide: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            qos: hybrid_qos::Config::default(),
+            addresses: AddressPolicy::default(),
+            seed: 0,
+            ticket_ttl: Duration::from_secs(3_600),
+            peers_per_list: 20,
+            uniform_share_percent: 60,
+            peer_connections_max: 40,
+            uploads_max: 1,
+            starter_parts: 1,
+            pushes_in_flight_max: 4,
+            pushes_per_client_max: 2,
+            lease: Duration::from_secs(4),
+            rescue_interval: Duration::from_secs(2),
+            report_interval_min: Duration::from_millis(250),
+            report_interval_max: Duration::from_secs(10),
+            reports_per_second: 2_000,
+            clients_max: 100_000,
+            contents_max: 100_000,
+            accusers_to_hide: 2,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What goes into the coordinator and what comes out: the whole contract with its driver.
+
+use hybrid_manifest::{ContentId, PartLen, PartNumber};
+use hybrid_qos::{Sample, Verdict};
+use hybrid_units::{ByteCount, Duration, Instant, Mode};
+use hybrid_wire::control::{Bye, Join, Report, ServerMessage};
+use hybrid_wire::{PeerId, SessionToken, Source};
+use std::net::IpAddr;
+
+/// One control channel, numbered by the driver; a number is never used twice in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientId(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+#[allow(clippy::exhaustive_enums, reason = "a driver must handle every kind")]
+pub enum Input {
+    /// The time that [`Output::Timeout`] named has come (harmless at any other time).
+    Timeout,
+    /// The catalogue has a content, new or again.
+    ContentAdded {
+        /// Which.
+        content: ContentId,
+        /// How many parts it has.
+        part_count: u32,
+        /// How long they are.
+        part_len: PartLen,
+    },
+    /// The catalogue lost a content: its clients are told good-bye.
+    ContentRemoved {
+        /// Which.
+        content: ContentId,
+    },
+    /// A client asks to be served.
+    Join {
+        /// Its control channel.
+        client: ClientId,
+        /// The address from which it came; the only address of it that is ever given to others.
+        observed: IpAddr,
+        /// A fresh unpredictable secret, for the client if it is welcome.
+        session: SessionToken,
+        /// What it said.
+        join: Join,
+    },
+    /// A client reports.
+    Report {
+        /// Its control channel.
+        client: ClientId,
+        /// What it said.
+        report: Report,
+    },
+    /// A control channel ended.
+    Left {
+        /// Which.
+        client: ClientId,
+    },
+    /// [`Output::Push`] is written to the socket, or given up.
+    PushDone {
+        /// To whom.
+        client: ClientId,
+        /// Which part.
+        number: PartNumber,
+        /// Whether all of it was written.
+        sent: bool,
+    },
+    /// What the server measured of itself; to be given several times a second.
+    Sample(Sample),
+}
+
+/// What the driver must do, or log.
+#[derive(Debug)]
+#[allow(clippy::exhaustive_enums, reason = "a driver must handle every kind")]
+pub enum Output {
+    /// Say this to a client.
+    Send {
+        /// Which.
+        client: ClientId,
+        /// What.
+        message: ServerMessage,
+    },
+    /// Send a part to a client as a `PartPush`, behind all that was said to it so far; then tell [`Input::PushDone`].
+    Push {
+        /// To whom.
+        client: ClientId,
+        /// Of which content.
+        content: ContentId,
+        /// Which part.
+        number: PartNumber,
+    },
+    /// Say good-bye to a client and end its channel. [`Input::Left`] need not follow.
+    Close {
+        /// Which.
+        client: ClientId,
+        /// What to say.
+        bye: Bye,
+    },
+    /// For the log.
+    Event(Event),
+    /// Nothing more to do before this time or the next [`Input`].
+    Timeout(Instant),
+}
+
+/// What an operator may want to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A newcomer was given its mode.
+    Admitted {
+        /// The client.
+        client: ClientId,
+        /// Its key.
+        peer: PeerId,
+        /// The content it asked for.
+        content: ContentId,
+        /// The decision with every number that led to it.
+        verdict: Verdict,
+    },
+    /// A client changed its mode while it was served.
+    ModeChanged {
+        /// The client.
+        client: ClientId,
+        /// The new mode.
+        mode: Mode,
+        /// Why.
+        reasons: Vec<String>,
+    },
+    /// A client has the whole content.
+    Completed {
+        /// The client.
+        client: ClientId,
+        /// Of which content.
+        content: ContentId,
+    },
+    /// A client said that a peer sent it bytes that are not the part.
+    BadPartReported {
+        /// Who says so.
+        client: ClientId,
+        /// Of whom.
+        accused: PeerId,
+        /// How many clients have said so of it.
+        accusers: u32,
+    },
+    /// A client broke the protocol and was let go.
+    Misbehaved {
+        /// The client.
+        client: ClientId,
+        /// How.
+        what: &'static str,
+    },
+    /// What the server measured of itself makes no sense and was left out.
+    SampleRefused {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Whether the server sends a part over HTTP to whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a driver must handle every kind")]
+pub enum PartVerdict {
+    /// Yes; the bytes count as this.
+    Serve(Source),
+    /// Not now: peers have it, or the client's share of help is used up.
+    Wait {
+        /// When to ask again.
+        retry_after: Duration,
+        /// A stable code for the error document.
+        code: &'static str,
+        /// For people.
+        reason: String,
+    },
+    /// The secret is not one of a client of this content: join again.
+    UnknownSession,
+}
+
+/// What a content's swarm looks like, for status pages and tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContentStats {
+    /// Clients in client/server mode.
+    pub direct_clients: u32,
+    /// Clients in peer-to-peer mode.
+    pub swarm_clients: u32,
+    /// Clients that hold all parts.
+    pub complete_clients: u32,
+    /// Parts that no client holds.
+    pub parts_without_holder: u32,
+    /// Part bytes that clients reported, by where they came from.
+    pub received: Vec<(Source, ByteCount)>,
+}
