@@ -1,7 +1,6 @@
 //! Sets of parts as they travel: ordered runs.
 
 use hybrid_manifest::{MAX_PARTS, PartNumber, PartRange};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A set of parts as runs in ascending order that neither overlap nor touch, so that each set has one encoding.
 ///
@@ -105,54 +104,5 @@ impl PartRanges {
     /// The parts in order.
     pub fn iter(&self) -> impl Iterator<Item = PartNumber> + '_ {
         self.0.iter().flat_map(|run| run.iter())
-    }
-}
-
-impl Serialize for PartRanges {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut end = 0;
-        serializer.collect_seq(self.0.iter().map(|run| {
-            let gap = run.first().as_u32() - end;
-            end = run.end().as_u32();
-            (gap, run.count())
-        }))
-    }
-}
-
-impl<'de> Deserialize<'de> for PartRanges {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Runs;
-
-        impl<'de> serde::de::Visitor<'de> for Runs {
-            type Value = PartRanges;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "at most {} runs of parts in order", PartRanges::MAX_RUNS)
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<PartRanges, A::Error> {
-                use serde::de::Error;
-                // The claimed count allocates nothing: runs are pushed as their bytes arrive.
-                let mut runs = Vec::new();
-                let mut end = 0u64;
-                while let Some((gap, count)) = seq.next_element::<(u32, u32)>()? {
-                    if runs.len() == PartRanges::MAX_RUNS {
-                        return Err(A::Error::custom(PartRangesError::TooMany(runs.len() + 1)));
-                    }
-                    let first = end + u64::from(gap);
-                    let bounds = || A::Error::custom(PartRangesError::Bounds { first, count });
-                    let start = u32::try_from(first).map_err(|_| bounds())?;
-                    if gap == 0 && !runs.is_empty() {
-                        return Err(A::Error::custom(PartRangesError::Order { first: start }));
-                    }
-                    let run = PartRange::new(PartNumber::new(start), count).ok_or_else(bounds)?;
-                    end = u64::from(run.end().as_u32());
-                    runs.push(run);
-                }
-                Ok(PartRanges(runs))
-            }
-        }
-
-        deserializer.deserialize_seq(Runs)
     }
 }

@@ -85,18 +85,24 @@ pub enum PartReply {
     Gone,
 }
 
+/// The most parts in one [`AskProofs`]: with 30 hashes each, more than a frame of proofs holds, so asking for more is no use.
+pub const ASK_PROOFS_MAX: u32 = 256;
+
 /// Asks for the ids of parts with their proofs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AskProofs {
     /// The first part.
     pub first: u32,
-    /// How many, at most 256.
+    /// How many, 1 to [`ASK_PROOFS_MAX`].
     pub count: u32,
 }
+
+/// The most bytes of proofs in one message: what a frame holds, with room for its head.
+pub const PROOFS_BYTES_MAX: usize = 60 << 10;
 
 /// Part ids with their proofs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proofs {
-    /// One or more encoded proofs, one behind the other.
+    /// One or more encoded proofs, one behind the other; at most [`PROOFS_BYTES_MAX`].
     pub proofs: Bytes,
 }

@@ -1,14 +1,13 @@
 //! What several messages speak of.
 
 use hybrid_units::BytesPerSecond;
-use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 
 /// Who a peer is: the BLAKE3 hash of its TLS key (the DER of its SubjectPublicKeyInfo).
 ///
 /// A peer proves it by the TLS handshake; a ticket binds rights to it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
@@ -39,7 +38,7 @@ impl fmt::Debug for PeerId {
 /// A secret between the server and one client, with which its HTTP requests name their client.
 ///
 /// It never goes to peers: who had it could use up the client's grants.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionToken([u8; 16]);
 
 impl SessionToken {
@@ -78,7 +77,7 @@ impl fmt::Debug for SessionToken {
 }
 
 /// Where a peer can be dialled and who must answer there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCoordinates {
     /// Whose key must be shown in the TLS handshake.
     pub peer: PeerId,
@@ -87,7 +86,7 @@ pub struct PeerCoordinates {
 }
 
 /// What a client is willing to give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UploadContract {
     /// Whether it serves peers at all.
     pub upload: bool,
@@ -103,7 +102,7 @@ impl UploadContract {
 }
 
 /// How much a client may do with peers; the server sets it, the client may do less.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerLimits {
     /// Connections to peers, both directions together.
     pub connections_max: u16,
@@ -112,7 +111,7 @@ pub struct PeerLimits {
 }
 
 /// Where bytes came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Source {
     /// The server, to a client in client/server mode.
@@ -130,6 +129,22 @@ pub enum Source {
 impl Source {
     /// All sources, in the order in which summaries list them.
     pub const ALL: [Self; 5] = [Self::ServerDirect, Self::ServerGrant, Self::ServerRescue, Self::Peer, Self::Store];
+
+    /// The source's number in reports; 0 is none.
+    pub const fn to_number(self) -> u8 {
+        match self {
+            Self::ServerDirect => 1,
+            Self::ServerGrant => 2,
+            Self::ServerRescue => 3,
+            Self::Peer => 4,
+            Self::Store => 5,
+        }
+    }
+
+    /// The source with this number; `None` if this version knows none.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|source| source.to_number() == number)
+    }
 
     /// The source's name in JSON, logs and metrics.
     pub fn as_str(self) -> &'static str {
