@@ -1,4 +1,4 @@
-//! Names of things by their hashes.
+//! Names of things by their hashes and keys.
 
 use std::fmt;
 use std::str::FromStr;
@@ -79,6 +79,13 @@ hash_type! {
 hash_type! {
     /// The hash of a whole segment: the root of its BLAKE3 tree.
     SegmentHash, "a segment hash"
+}
+
+hash_type! {
+    /// A server's Ed25519 public key, with which it signs manifests.
+    ///
+    /// Any 32 bytes may stand here; whether they are a usable key shows when a signature is checked against them.
+    ServerKey, "a server key"
 }
 
 hash_type! {
