@@ -21,7 +21,7 @@
 use crate::PeerId;
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
-use hybrid_manifest::ContentId;
+use hybrid_manifest::{ContentId, ServerKey};
 use hybrid_units::{Duration, UnixTime};
 use std::fmt;
 use std::net::IpAddr;
@@ -133,7 +133,7 @@ pub struct Ticket {
 #[non_exhaustive]
 pub struct TicketPolicy<'a> {
     /// The server's public keys, from the manifest.
-    pub keys: &'a [[u8; 32]],
+    pub keys: &'a [ServerKey],
     /// The content that the swarm is about.
     pub content: ContentId,
     /// Who the other side proved to be.
@@ -154,7 +154,7 @@ pub struct TicketPolicy<'a> {
 
 impl<'a> TicketPolicy<'a> {
     /// The policy of a peer while the server is there.
-    pub fn new(keys: &'a [[u8; 32]], content: ContentId, peer: PeerId, now: UnixTime) -> Self {
+    pub fn new(keys: &'a [ServerKey], content: ContentId, peer: PeerId, now: UnixTime) -> Self {
         Self {
             keys,
             content,
@@ -166,6 +166,14 @@ impl<'a> TicketPolicy<'a> {
             site: None,
             network: None,
         }
+    }
+
+    /// The same while the server has been `away` that long: from [`AWAY_MIN`] on, tickets that expired less than `grace` ago hold.
+    ///
+    /// The price: a peer that the server would have stopped may stay for that time. It can waste bytes, never spoil content.
+    #[must_use]
+    pub fn while_away(self, away: Option<Duration>, grace: Duration) -> Self {
+        Self { server_away: away, grace, ..self }
     }
 }
 
@@ -275,8 +283,8 @@ fn rounded(time: Duration) -> String {
 }
 
 /// The id of a server's key: the first bytes of its BLAKE3 hash.
-pub fn key_id(public_key: &[u8; 32]) -> [u8; 4] {
-    first_bytes(&blake3::hash(public_key))
+pub fn key_id(key: &ServerKey) -> [u8; 4] {
+    first_bytes(&blake3::hash(key.as_bytes()))
 }
 
 /// The code of a network: keyed BLAKE3 over its prefix, so that only who has the secret learns anything from it.
@@ -321,7 +329,7 @@ impl Ticket {
         roles: Roles,
     ) -> Self {
         Self {
-            key_id: key_id(key.verifying_key().as_bytes()),
+            key_id: key_id(&ServerKey::from_bytes(key.verifying_key().to_bytes())),
             content,
             peer,
             issued: now,
@@ -457,7 +465,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn verify(&self, keys: &[[u8; 32]]) -> Result<(), TicketError> {
+    fn verify(&self, keys: &[ServerKey]) -> Result<(), TicketError> {
         let mut named = keys.iter().filter(|key| key_id(key) == self.key_id).peekable();
         if named.peek().is_none() {
             return Err(TicketError::UnknownKey { key_id: self.key_id });
@@ -465,8 +473,8 @@ impl<'a> Fields<'a> {
         let message = [DOMAIN, self.signed].concat();
         let signature = Signature::from_bytes(&self.signature);
         // Strict: one signature for one message, and no keys that fit every signature (small order).
-        let fits = |key: &[u8; 32]| {
-            VerifyingKey::from_bytes(key).is_ok_and(|key| key.verify_strict(&message, &signature).is_ok())
+        let fits = |key: &ServerKey| {
+            VerifyingKey::from_bytes(key.as_bytes()).is_ok_and(|key| key.verify_strict(&message, &signature).is_ok())
         };
         if named.any(fits) { Ok(()) } else { Err(TicketError::Signature) }
     }
