@@ -1,6 +1,6 @@
 //! The coordinator's constants, each with its reason.
 
-use hybrid_units::Duration;
+use hybrid_units::{BytesPerSecond, Duration};
 use hybrid_wire::address::AddressPolicy;
 
 /// What a coordinator may be told. [`Default`] is for a public server of files.
@@ -33,9 +33,11 @@ pub struct Config {
     pub pushes_in_flight_max: usize,
     /// Pushes under way to one client. Default 2: the next one is there when the first ends.
     pub pushes_per_client_max: u8,
-    /// How long a part that was sent but not reported counts as a copy, beyond one report interval. Default 4 s: a part of
-    /// 1 MiB at 2 Mbit/s.
+    /// How long a part that was sent but not reported counts as a copy, beyond one report interval and the time that
+    /// [`Self::slow_link`] takes for it. Default 2 s: queues on the way.
     pub lease: Duration,
+    /// A link that the server is patient with. Default 2 Mbit/s: 4 s for a part of 1 MiB.
+    pub slow_link: BytesPerSecond,
     /// Help for a client in the swarm: one part per this time is given even though peers hold it. Default 2 s.
     pub rescue_interval: Duration,
     /// The shortest interval between a client's reports. Default 250 ms: what a young swarm needs to spread parts evenly.
@@ -67,7 +69,8 @@ impl Default for Config {
             starter_parts: 1,
             pushes_in_flight_max: 4,
             pushes_per_client_max: 2,
-            lease: Duration::from_secs(4),
+            lease: Duration::from_secs(2),
+            slow_link: BytesPerSecond::from_bits_per_second(2_000_000),
             rescue_interval: Duration::from_secs(2),
             report_interval_min: Duration::from_millis(250),
             report_interval_max: Duration::from_secs(10),

@@ -1,0 +1,689 @@
+//! The coordinator itself: admits, refers, grants, and learns from reports.
+
+use crate::content::Content;
+use crate::{ClientId, Config, ContentStats, Event, Input, Output, PartVerdict};
+use bytes::Bytes;
+use hybrid_manifest::{ContentId, PartNumber, SigningKey};
+use hybrid_qos::{Engine, Load};
+use hybrid_swarm::{HolderSlot, PartSet};
+use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
+use hybrid_wire::address::dialable;
+use hybrid_wire::control::{Bye, ByeCode, Directive, Join, Report, ServerMessage, Want, Welcome};
+use hybrid_wire::ticket::{Roles, Ticket, prefix_mac};
+use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken, Source};
+use rand::rngs::ChaCha8Rng;
+use rand::seq::index;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// Members looked at for one peer list: three for each place in it.
+const LIST_SAMPLE: usize = 60;
+
+/// Members looked at for the target of one push.
+const PUSH_SAMPLE: usize = 24;
+
+/// Peers of which accusations are kept; the first to come stay.
+const ACCUSED_MAX: usize = 4_096;
+
+/// Accusers kept of one peer: more change nothing.
+const ACCUSERS_MAX: usize = 16;
+
+/// A client that has too few peers gets more, but not more often than this.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A client in the swarm with fewer peers than this is given more.
+const PEERS_WANTED: u16 = 6;
+
+/// With what the server signs tickets. There is no default: identity is the caller's to choose.
+pub struct TicketIssuer {
+    /// The key whose public half is in the manifests.
+    pub key: SigningKey,
+    /// Known to this server, or all servers of one site: binds tickets to networks without telling which.
+    pub network_secret: [u8; 32],
+}
+
+impl fmt::Debug for TicketIssuer {
+    /// Says nothing of the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketIssuer(…)")
+    }
+}
+
+/// One client of one content.
+#[derive(Debug)]
+struct Client {
+    peer: PeerId,
+    content: ContentId,
+    slot: HolderSlot,
+    mode: Mode,
+    session: SessionToken,
+    observed: IpAddr,
+    /// Where others can dial it; `None` if nowhere.
+    coordinates: Option<SocketAddr>,
+    /// Uplink that it offers, in bytes per second; the largest number if it set no limit.
+    uplink: u64,
+    complete: bool,
+    granted: BTreeSet<PartNumber>,
+    pushes: u8,
+    rescue_at: Instant,
+    refresh_at: Instant,
+    interval: Duration,
+    renew_at: Instant,
+}
+
+/// The server's brain. The crate's documentation tells how to drive it.
+#[derive(Debug)]
+pub struct Coordinator {
+    config: Config,
+    issuer: TicketIssuer,
+    clock: (Instant, UnixTime),
+    seen: Instant,
+    rng: ChaCha8Rng,
+    engine: Engine,
+    contents: BTreeMap<ContentId, Content>,
+    clients: BTreeMap<ClientId, Client>,
+    sessions: BTreeMap<SessionToken, ClientId>,
+    by_peer: BTreeMap<(ContentId, PeerId), ClientId>,
+    /// Contents for which a push may be due.
+    hungry: BTreeSet<ContentId>,
+    /// Contents with leases, so that time is looked at only where it matters.
+    leased: BTreeSet<ContentId>,
+    pushes: usize,
+    direct_clients: u32,
+    accused: BTreeMap<PeerId, BTreeSet<PeerId>>,
+    out: VecDeque<Output>,
+}
+
+impl Coordinator {
+    /// A coordinator without contents. `now` and `unix_now` are the same moment on the two clocks.
+    ///
+    /// # Errors
+    /// When the thresholds contradict themselves.
+    pub fn new(
+        config: Config,
+        issuer: TicketIssuer,
+        now: Instant,
+        unix_now: UnixTime,
+    ) -> Result<Self, hybrid_qos::ConfigError> {
+        Ok(Self {
+            engine: Engine::new(config.qos.clone())?,
+            rng: ChaCha8Rng::seed_from_u64(config.seed),
+            issuer,
+            clock: (now, unix_now),
+            seen: now,
+            contents: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            hungry: BTreeSet::new(),
+            leased: BTreeSet::new(),
+            pushes: 0,
+            direct_clients: 0,
+            accused: BTreeMap::new(),
+            out: VecDeque::new(),
+            config,
+        })
+    }
+
+    /// Takes what happened. `now` never goes back.
+    ///
+    /// Drain [`Self::poll_output`] until it gives [`Output::Timeout`] before the next call.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        self.seen = self.seen.max(now);
+        let now = self.seen;
+        match input {
+            Input::Timeout => {}
+            Input::ContentAdded { content, part_count, part_len } => {
+                if self.contents.len() < self.config.contents_max || self.contents.contains_key(&content) {
+                    let clients_max = u32::try_from(self.config.clients_max).unwrap_or(u32::MAX);
+                    self.contents.entry(content).or_insert_with(|| Content::new(part_count, part_len, clients_max));
+                }
+            }
+            Input::ContentRemoved { content } => self.on_content_removed(now, content),
+            Input::Join { client, observed, session, join } => self.on_join(now, client, observed, session, join),
+            Input::Report { client, report } => self.on_report(now, client, report),
+            Input::Left { client } => self.remove(now, client),
+            Input::PushDone { client, number, sent } => self.on_push_done(now, client, number, sent),
+            Input::Sample(sample) => {
+                if let Err(error) = self.engine.sample(now, sample) {
+                    self.out.push_back(Output::Event(Event::SampleRefused { why: error.to_string() }));
+                }
+            }
+        }
+        self.expire(now);
+        self.pump(now);
+    }
+
+    /// What to do next; [`Output::Timeout`] when there is nothing until then.
+    pub fn poll_output(&mut self) -> Output {
+        self.out.pop_front().unwrap_or_else(|| {
+            let ends = self.leased.iter().filter_map(|content| self.contents.get(content)?.next_lease_end());
+            let next = ends.min().unwrap_or(Instant::FAR_FUTURE);
+            Output::Timeout(next.max(self.seen + Duration::from_millis(1)))
+        })
+    }
+
+    /// What a content's swarm looks like now; `None` for a content that is not in the catalogue.
+    pub fn stats(&self, content: ContentId) -> Option<ContentStats> {
+        let swarm = self.contents.get(&content)?;
+        let members = || swarm.members.iter().filter_map(|member| self.clients.get(member));
+        let count = |predicate: &dyn Fn(&Client) -> bool| {
+            u32::try_from(members().filter(|client| predicate(client)).count()).unwrap_or(u32::MAX)
+        };
+        Some(ContentStats {
+            direct_clients: count(&|client| client.mode == Mode::ClientServer),
+            swarm_clients: count(&|client| client.mode == Mode::PeerToPeer),
+            complete_clients: count(&|client| client.complete),
+            parts_without_holder: swarm.directory.rarity().rarer_than(1),
+            received: swarm.received(),
+        })
+    }
+
+    // ---- Figure 2: a newcomer.
+
+    fn on_join(&mut self, now: Instant, client: ClientId, observed: IpAddr, session: SessionToken, join: Join) {
+        if self.clients.contains_key(&client) {
+            return self.misbehaved(now, client, "a second join");
+        }
+        if let Err((code, reason)) = self.check_join(&join) {
+            let bye = Bye { code, reason: reason.to_owned() };
+            self.out.push_back(Output::Close { client, bye });
+            return;
+        }
+        // The same client came back before its old channel was seen to end.
+        if let Some(before) = self.by_peer.get(&(join.content, join.peer)).copied() {
+            self.close(now, before, ByeCode::Duplicate, "the same client joined again");
+        }
+        let coordinates = join
+            .quic_port
+            .filter(|_| join.contract.upload)
+            .map(|port| SocketAddr::new(observed, port))
+            .filter(|address| dialable(*address, &self.config.addresses).is_ok());
+        let Some(swarm) = self.contents.get_mut(&join.content) else { return };
+        let has = PartSet::from_parts(swarm.part_count(), join.has.iter());
+        let complete = has.is_full();
+        // Steps 24 and 25: the thresholds are brought up to date, then compared.
+        let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable };
+        let verdict = self.engine.verdict(now, load);
+        let Some(slot) = swarm.join(client, has) else {
+            let bye = Bye { code: ByeCode::Busy, reason: "the swarm is full".to_owned() };
+            self.out.push_back(Output::Close { client, bye });
+            return;
+        };
+        // Steps 27 and 30: the newcomer's coordinates are recorded, in either mode.
+        swarm.reachable += u32::from(coordinates.is_some());
+        let mode = verdict.mode;
+        self.direct_clients += u32::from(mode == Mode::ClientServer);
+        let interval = self.report_interval(complete);
+        let record = Client {
+            peer: join.peer,
+            content: join.content,
+            slot,
+            mode,
+            session,
+            observed,
+            coordinates,
+            uplink: if join.contract.upload {
+                join.contract.rate_limit_bytes_per_second.unwrap_or(u64::MAX)
+            } else {
+                0
+            },
+            complete,
+            granted: BTreeSet::new(),
+            pushes: 0,
+            rescue_at: Instant::ZERO,
+            refresh_at: now + REFRESH_INTERVAL,
+            interval,
+            renew_at: now + self.config.ticket_ttl / 2,
+        };
+        let reasons = verdict.reasons.iter().map(ToString::to_string).collect();
+        let ticket = self.ticket(&record);
+        self.by_peer.insert((record.content, record.peer), client);
+        self.sessions.insert(session, client);
+        self.clients.insert(client, record);
+        let event = Event::Admitted { client, peer: join.peer, content: join.content, verdict };
+        self.out.push_back(Output::Event(event));
+
+        // Step 28: coordinates of the swarm and at least one of the parts that it lacks most.
+        let (peers, starters) = match mode {
+            Mode::PeerToPeer => (self.peer_list(client), self.choose_starters(client, join.want)),
+            Mode::ClientServer => (Vec::new(), Vec::new()),
+        };
+        let welcome = Welcome {
+            mode,
+            reasons,
+            session,
+            ticket,
+            server_time_secs: self.unix().as_secs(),
+            report_interval_ms: millis(interval),
+            peers,
+            grants: PartRanges::empty(),
+            pushes: u16::try_from(starters.len()).unwrap_or(u16::MAX),
+            limits: self.limits(),
+        };
+        self.out.push_back(Output::Send { client, message: ServerMessage::Welcome(welcome) });
+        for number in starters {
+            self.push(now, client, number);
+        }
+        if mode == Mode::PeerToPeer {
+            self.hungry.insert(join.content);
+        }
+    }
+
+    fn check_join(&self, join: &Join) -> Result<(), (ByeCode, &'static str)> {
+        if join.version != PROTOCOL_VERSION {
+            return Err((ByeCode::Version, "this server speaks protocol version 1"));
+        }
+        let swarm = self.contents.get(&join.content).ok_or((ByeCode::UnknownContent, "no such content here"))?;
+        if join.has.end().as_u32() > swarm.part_count() {
+            return Err((ByeCode::Protocol, "parts beyond the content's end"));
+        }
+        if self.clients.len() >= self.config.clients_max {
+            return Err((ByeCode::Busy, "the server has all the clients it can keep"));
+        }
+        Ok(())
+    }
+
+    fn limits(&self) -> PeerLimits {
+        PeerLimits { connections_max: self.config.peer_connections_max, uploads_max: self.config.uploads_max }
+    }
+
+    fn unix(&self) -> UnixTime {
+        self.clock.1 + self.seen.since(self.clock.0)
+    }
+
+    fn ticket(&self, client: &Client) -> Bytes {
+        let TicketIssuer { key, network_secret } = &self.issuer;
+        let (now, ttl) = (self.unix(), self.config.ticket_ttl);
+        let mut ticket = Ticket::issue(key, client.content, client.peer, now, ttl, Roles::LEECH);
+        ticket.net = prefix_mac(network_secret, client.observed);
+        ticket.sign(key)
+    }
+
+    /// How often a client should report: as often as helps a young swarm, as seldom as a large one needs.
+    fn report_interval(&self, complete: bool) -> Duration {
+        let fair = Duration::from_secs(1) * u32::try_from(self.clients.len()).unwrap_or(u32::MAX)
+            / self.config.reports_per_second.max(1);
+        // A complete client has news only when it leaves.
+        let least = if complete { self.config.report_interval_min * 8 } else { self.config.report_interval_min };
+        fair.clamp(least, self.config.report_interval_max.max(least))
+    }
+
+    // ---- Peer lists.
+
+    /// Whom a client should dial: most of them uniformly, which keeps the graph an expander, the rest by their uplink.
+    fn peer_list(&mut self, client: ClientId) -> Vec<PeerCoordinates> {
+        let Some(content) = self.clients.get(&client).map(|client| client.content) else { return Vec::new() };
+        let Some(swarm) = self.contents.get(&content) else { return Vec::new() };
+        let sample = index::sample(&mut self.rng, swarm.members.len(), LIST_SAMPLE.min(swarm.members.len()));
+        let mut candidates: Vec<(u64, PeerCoordinates)> = sample
+            .into_iter()
+            .filter_map(|place| swarm.members.get(place))
+            .filter(|member| **member != client)
+            .filter_map(|member| {
+                let member = self.clients.get(member)?;
+                let hidden = self.accused.get(&member.peer).is_some_and(|accusers| self.is_enough(accusers));
+                let address = member.coordinates.filter(|_| !hidden)?;
+                Some((member.uplink, PeerCoordinates { peer: member.peer, address }))
+            })
+            .collect();
+        let places = self.config.peers_per_list;
+        let uniform = places * self.config.uniform_share_percent.min(100) / 100;
+        if candidates.len() > places {
+            candidates[uniform..].sort_by_key(|(uplink, _)| std::cmp::Reverse(*uplink));
+            candidates.truncate(places);
+        }
+        candidates.into_iter().map(|(_, coordinates)| coordinates).collect()
+    }
+
+    fn is_enough(&self, accusers: &BTreeSet<PeerId>) -> bool {
+        accusers.len() >= self.config.accusers_to_hide as usize
+    }
+
+    // ---- Parts that the server sends unasked.
+
+    fn choose_starters(&mut self, client: ClientId, want: Want) -> Vec<PartNumber> {
+        let Some(record) = self.clients.get(&client) else { return Vec::new() };
+        let Some(swarm) = self.contents.get(&record.content) else { return Vec::new() };
+        if want == Want::Seed || record.complete {
+            return Vec::new();
+        }
+        // One only: the second would be chosen before the first is leased. The pump sends more where it pays.
+        swarm
+            .starter_part(client, record.slot)
+            .into_iter()
+            .take(usize::from(self.config.starter_parts.min(1)))
+            .collect()
+    }
+
+    fn push(&mut self, now: Instant, client: ClientId, number: PartNumber) {
+        let until = self.lease_until(now, client);
+        let Some(record) = self.clients.get_mut(&client) else { return };
+        let Some(swarm) = self.contents.get_mut(&record.content) else { return };
+        record.pushes = record.pushes.saturating_add(1);
+        self.pushes += 1;
+        swarm.lease(client, number, until);
+        self.leased.insert(record.content);
+        self.out.push_back(Output::Push { client, content: record.content, number });
+    }
+
+    /// Until when a part that is being sent counts as a copy: as long as a slow link takes for it, and for the report of it.
+    fn lease_until(&self, now: Instant, client: ClientId) -> Instant {
+        let Some(client) = self.clients.get(&client) else { return now };
+        let part_len = self.contents.get(&client.content).map_or(0, |swarm| swarm.part_len.as_u64());
+        now + self.config.lease + self.config.slow_link.time_for(part_len) + client.interval
+    }
+
+    fn on_push_done(&mut self, now: Instant, client: ClientId, number: PartNumber, sent: bool) {
+        let until = self.lease_until(now, client);
+        let Some(record) = self.clients.get_mut(&client) else { return };
+        if record.pushes == 0 {
+            return;
+        }
+        record.pushes -= 1;
+        self.pushes = self.pushes.saturating_sub(1);
+        if let Some(swarm) = self.contents.get_mut(&record.content)
+            && swarm.is_leased(client, number)
+        {
+            if sent {
+                swarm.lease(client, number, until);
+            } else {
+                swarm.end_lease(client, number);
+            }
+        }
+        self.hungry.insert(record.content);
+    }
+
+    /// Sends parts that nobody holds to members of swarms, each part once, the fastest uplinks first.
+    ///
+    /// Unique-first is what brings a swarm with a slow server near the ideal time: a part sent twice is a part not sent.
+    fn pump(&mut self, now: Instant) {
+        while self.pushes < self.config.pushes_in_flight_max {
+            let Some(content) = self.hungry.first().copied() else { return };
+            let choice = self.contents.get(&content).and_then(|swarm| {
+                let number = swarm.unsent_part()?;
+                Some((self.push_target(swarm)?, number))
+            });
+            match choice {
+                Some((client, number)) => self.push(now, client, number),
+                None => {
+                    self.hungry.remove(&content);
+                }
+            }
+        }
+    }
+
+    fn push_target(&self, swarm: &Content) -> Option<ClientId> {
+        let len = swarm.members.len();
+        // A window of members that moves with the number of pushes and copies: random enough, and no state.
+        let start = swarm.directory.rarity().rarer_than(1) as usize + self.pushes;
+        (0..len.min(PUSH_SAMPLE))
+            .filter_map(|step| swarm.members.get((start + step) % len))
+            .filter_map(|id| Some((*id, self.clients.get(id)?)))
+            .filter(|(_, client)| {
+                client.mode == Mode::PeerToPeer
+                    && !client.complete
+                    && client.coordinates.is_some()
+                    && client.pushes < self.config.pushes_per_client_max
+            })
+            .min_by_key(|(id, client)| {
+                let held = swarm.directory.set(client.slot).map_or(0, PartSet::len);
+                (client.pushes, std::cmp::Reverse(client.uplink), held, swarm.leases_of(*id).count(), *id)
+            })
+            .map(|(id, _)| id)
+    }
+
+    // ---- Parts that clients ask for over HTTP.
+
+    /// Whether the server sends a part to whoever shows this secret, or shows none.
+    ///
+    /// A caller without a secret is an ordinary HTTP client, or a cache in front: it is served while the server's own
+    /// thresholds are not passed.
+    pub fn authorize_part(
+        &mut self,
+        now: Instant,
+        session: Option<SessionToken>,
+        content: ContentId,
+        number: PartNumber,
+    ) -> PartVerdict {
+        self.seen = self.seen.max(now);
+        let now = self.seen;
+        let Some(session) = session else {
+            let Some(swarm) = self.contents.get(&content) else { return PartVerdict::UnknownSession };
+            let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable };
+            return if self.engine.verdict(now, load).mode == Mode::PeerToPeer {
+                PartVerdict::Wait {
+                    retry_after: self.config.rescue_interval,
+                    code: "E_JOIN_FIRST",
+                    reason: "the server is at its limits; join over the control channel to be given peers".to_owned(),
+                }
+            } else {
+                PartVerdict::Serve(Source::ServerDirect)
+            };
+        };
+        let Some(client) = self.sessions.get(&session).copied() else { return PartVerdict::UnknownSession };
+        let until = self.lease_until(now, client);
+        let (Some(record), Some(swarm)) = (self.clients.get_mut(&client), self.contents.get_mut(&content)) else {
+            return PartVerdict::UnknownSession;
+        };
+        if record.content != content {
+            return PartVerdict::UnknownSession;
+        }
+        let source = if record.mode == Mode::ClientServer {
+            Source::ServerDirect
+        } else if record.granted.contains(&number) {
+            Source::ServerGrant
+        } else if swarm.directory.rarity().count(number) == 0 && swarm.copies(number) == 0 {
+            // Nobody else could give it.
+            Source::ServerRescue
+        } else if now >= record.rescue_at {
+            record.rescue_at = now + self.config.rescue_interval;
+            Source::ServerRescue
+        } else {
+            return PartVerdict::Wait {
+                retry_after: record.rescue_at.since(now),
+                code: "E_RESCUE_BUDGET",
+                reason: "peers hold this part, and this client's share of help is used up for now".to_owned(),
+            };
+        };
+        swarm.lease(client, number, until);
+        self.leased.insert(content);
+        PartVerdict::Serve(source)
+    }
+
+    // ---- Reports.
+
+    fn on_report(&mut self, now: Instant, client: ClientId, report: Report) {
+        let Some(record) = self.clients.get_mut(&client) else { return };
+        let Some(swarm) = self.contents.get_mut(&record.content) else { return };
+        let end = report.gained.end().max(report.lost.end());
+        if end.as_u32() > swarm.part_count() {
+            return self.misbehaved(now, client, "a report of parts beyond the content's end");
+        }
+        for number in report.gained.iter() {
+            swarm.end_lease(client, number);
+            record.granted.remove(&number);
+            swarm.directory.gain(record.slot, number);
+        }
+        for number in report.lost.iter() {
+            swarm.directory.lose(record.slot, number);
+        }
+        for (source, bytes) in &report.received {
+            let total = swarm.received.entry(*source).or_default();
+            *total = total.saturating_add(*bytes);
+        }
+        let complete = swarm.directory.set(record.slot).is_some_and(PartSet::is_full);
+        let completed = complete && !record.complete;
+        record.complete = complete;
+        if record.mode == Mode::ClientServer && !complete {
+            let rate = BytesPerSecond::new(report.download_bytes_per_second);
+            if let Err(error) = self.engine.client_rate(now, rate) {
+                self.out.push_back(Output::Event(Event::SampleRefused { why: error.to_string() }));
+            }
+        }
+        let content = record.content;
+        self.hungry.insert(content);
+        if completed {
+            self.out.push_back(Output::Event(Event::Completed { client, content }));
+        }
+        for (accused, _) in &report.bad {
+            self.accuse(client, *accused);
+        }
+        self.direct(now, client, report.peers);
+    }
+
+    /// Tells a client what has changed for it, if anything has.
+    fn direct(&mut self, now: Instant, client: ClientId, peers: u16) {
+        let Some(record) = self.clients.get(&client) else { return };
+        let mut directive = Directive::default();
+        let interval = self.report_interval(record.complete);
+        // Small changes are not worth a message.
+        if interval > record.interval * 5 / 4 || interval < record.interval * 3 / 4 {
+            directive.report_interval_ms = Some(millis(interval));
+        }
+        if now >= record.renew_at {
+            directive.ticket = Some(self.ticket(record));
+        }
+        let lonely = record.mode == Mode::PeerToPeer && !record.complete && peers < PEERS_WANTED;
+        let refresh = lonely && now >= record.refresh_at;
+        if refresh {
+            directive.peers = self.peer_list(client);
+        }
+        if directive == Directive::default() {
+            return;
+        }
+        let Some(record) = self.clients.get_mut(&client) else { return };
+        if directive.report_interval_ms.is_some() {
+            record.interval = interval;
+        }
+        if directive.ticket.is_some() {
+            // A tenth sooner or later, so that clients who came together do not renew together.
+            let half = self.config.ticket_ttl / 2;
+            record.renew_at = now + half.mul_f64(self.rng.random_range(0.9..1.1));
+        }
+        if refresh {
+            record.refresh_at = now + REFRESH_INTERVAL;
+        }
+        self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
+    }
+
+    fn accuse(&mut self, accuser: ClientId, accused: PeerId) {
+        let Some(from) = self.clients.get(&accuser).map(|client| client.peer) else { return };
+        if self.accused.len() >= ACCUSED_MAX && !self.accused.contains_key(&accused) {
+            return;
+        }
+        let accusers = self.accused.entry(accused).or_default();
+        if accusers.len() < ACCUSERS_MAX {
+            accusers.insert(from);
+        }
+        let accusers = u32::try_from(accusers.len()).unwrap_or(u32::MAX);
+        self.out.push_back(Output::Event(Event::BadPartReported { client: accuser, accused, accusers }));
+    }
+
+    // ---- The end of things.
+
+    fn expire(&mut self, now: Instant) {
+        let (contents, hungry) = (&mut self.contents, &mut self.hungry);
+        self.leased.retain(|id| {
+            let Some(content) = contents.get_mut(id) else { return false };
+            if content.expire(now) {
+                hungry.insert(*id);
+            }
+            content.next_lease_end().is_some()
+        });
+    }
+
+    fn misbehaved(&mut self, now: Instant, client: ClientId, what: &'static str) {
+        self.out.push_back(Output::Event(Event::Misbehaved { client, what }));
+        self.close(now, client, ByeCode::Protocol, what);
+    }
+
+    fn close(&mut self, now: Instant, client: ClientId, code: ByeCode, reason: &str) {
+        self.remove(now, client);
+        self.out.push_back(Output::Close { client, bye: Bye { code, reason: reason.to_owned() } });
+    }
+
+    fn on_content_removed(&mut self, now: Instant, content: ContentId) {
+        let members = self.contents.get(&content).map(|swarm| swarm.members.clone()).unwrap_or_default();
+        for client in members {
+            self.close(now, client, ByeCode::UnknownContent, "the content is no longer served");
+        }
+        self.contents.remove(&content);
+        self.hungry.remove(&content);
+        self.leased.remove(&content);
+    }
+
+    fn remove(&mut self, now: Instant, client: ClientId) {
+        let Some(record) = self.clients.remove(&client) else { return };
+        self.sessions.remove(&record.session);
+        self.by_peer.remove(&(record.content, record.peer));
+        self.pushes = self.pushes.saturating_sub(usize::from(record.pushes));
+        self.direct_clients -= u32::from(record.mode == Mode::ClientServer);
+        let Some(swarm) = self.contents.get_mut(&record.content) else { return };
+        swarm.leave(client, record.slot);
+        swarm.reachable -= u32::from(record.coordinates.is_some());
+        if swarm.members.is_empty() {
+            self.hungry.remove(&record.content);
+            return;
+        }
+        self.hungry.insert(record.content);
+        if swarm.reachable <= 1 {
+            self.take_back_orphans(now, record.content);
+        }
+    }
+
+    /// Whoever is left in a swarm with nobody to fetch from comes back to the server.
+    fn take_back_orphans(&mut self, now: Instant, content: ContentId) {
+        let Some(swarm) = self.contents.get(&content) else { return };
+        let orphans: Vec<ClientId> = swarm
+            .members
+            .iter()
+            .copied()
+            .filter(|id| {
+                self.clients.get(id).is_some_and(|client| {
+                    let others = swarm.reachable - u32::from(client.coordinates.is_some());
+                    client.mode == Mode::PeerToPeer && !client.complete && others == 0
+                })
+            })
+            .collect();
+        for client in orphans {
+            let load = Load { direct_clients: self.direct_clients, holders_reachable: 0 };
+            let verdict = self.engine.verdict(now, load);
+            if verdict.mode != Mode::ClientServer {
+                continue;
+            }
+            let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+            if let Some(record) = self.clients.get_mut(&client) {
+                record.mode = Mode::ClientServer;
+                self.direct_clients += 1;
+            }
+            let directive = Directive { mode: Some((Mode::ClientServer, reasons.clone())), ..Directive::default() };
+            self.out.push_back(Output::Event(Event::ModeChanged { client, mode: Mode::ClientServer, reasons }));
+            self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
+        }
+    }
+
+    /// Panics if the coordinator contradicts itself; for tests and the simulator, which call it after each step.
+    pub fn check_invariants(&self) {
+        self.contents.values().for_each(Content::check_invariants);
+        let direct = self.clients.values().filter(|client| client.mode == Mode::ClientServer).count();
+        assert_eq!(direct, self.direct_clients as usize, "direct clients are miscounted");
+        let pushes: usize = self.clients.values().map(|client| usize::from(client.pushes)).sum();
+        assert_eq!(pushes, self.pushes, "pushes are miscounted");
+        assert_eq!(self.sessions.len(), self.clients.len());
+        assert_eq!(self.by_peer.len(), self.clients.len());
+        for (id, content) in &self.contents {
+            let members = self.clients.values().filter(|client| client.content == *id);
+            assert_eq!(members.clone().count(), content.members.len());
+            let reachable = members.filter(|client| client.coordinates.is_some()).count();
+            assert_eq!(reachable, content.reachable as usize, "reachable members are miscounted");
+        }
+        assert!(self.clients.len() <= self.config.clients_max);
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

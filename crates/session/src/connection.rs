@@ -1,0 +1,128 @@
+//! The table of connected peers: what each holds, how busy and how fast it is, and what was asked of it.
+
+use crate::{Config, ConnectionId};
+use hybrid_manifest::PartNumber;
+use hybrid_swarm::PartSet;
+use hybrid_units::{Duration, Instant};
+use hybrid_wire::PeerId;
+use std::collections::BTreeMap;
+
+/// The rate that a peer is credited with before it sent anything: 1 MB/s, so that nobody is left out and nobody overwhelmed.
+const RATE_UNKNOWN: f64 = 1e6;
+
+/// How much of a new sample goes into the smoothed rate: the last four parts or so decide.
+const RATE_WEIGHT: f64 = 0.25;
+
+/// For how long a peer should have work from us without another request: twice the longest usual delay across the world
+/// would be 0.3 s, and our own reaction is part of it.
+const PIPELINE: Duration = Duration::from_millis(200);
+
+/// A part that was asked of a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) number: PartNumber,
+    pub(crate) since: Instant,
+    pub(crate) deadline: Instant,
+}
+
+/// A connected peer.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) peer: PeerId,
+    pub(crate) outgoing: bool,
+    pub(crate) has: PartSet,
+    pub(crate) uploads: bool,
+    /// What was asked and has not come, in the order of asking.
+    pub(crate) asked: Vec<Asked>,
+    /// Not to be asked before this time.
+    pub(crate) busy_until: Instant,
+    pub(crate) strikes: u8,
+    pub(crate) verified_parts: u32,
+    queue: u8,
+    /// Requests that may be out before the peer has proved itself further: 1, 2, 4, …
+    trust: usize,
+    rate: Option<f64>,
+    last_arrival: Instant,
+}
+
+impl Connection {
+    pub(crate) fn new(peer: PeerId, outgoing: bool, has: PartSet, uploads: bool, now: Instant) -> Self {
+        Self {
+            peer,
+            outgoing,
+            has,
+            uploads,
+            asked: Vec::new(),
+            busy_until: Instant::ZERO,
+            strikes: 0,
+            verified_parts: 0,
+            queue: 0,
+            trust: 1,
+            rate: None,
+            last_arrival: now,
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.rate.unwrap_or(RATE_UNKNOWN).max(1.0)
+    }
+
+    /// How many requests may be out at this peer.
+    ///
+    /// A peer that proved nothing yet gets one, so that a polluter costs its victim one part.
+    pub(crate) fn window(&self, config: &Config, part_bytes: u64) -> usize {
+        let pipeline = PIPELINE.as_secs_f64() * self.rate() / part_bytes.max(1) as f64;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped right behind")]
+        let wanted = 1 + pipeline.ceil().min(64.0) as usize;
+        wanted.clamp(2, config.requests_per_peer.max(2)).min(self.trust)
+    }
+
+    pub(crate) fn takes_requests(&self, now: Instant, config: &Config, part_bytes: u64) -> bool {
+        self.uploads && now >= self.busy_until && self.asked.len() < self.window(config, part_bytes)
+    }
+
+    /// Seconds until a part that is asked now should be here.
+    pub(crate) fn eta_secs(&self, part_bytes: u64) -> f64 {
+        self.eta_secs_at(self.asked.len(), part_bytes)
+    }
+
+    /// Seconds, from the last sign of life, until the request at this place of ours should be answered.
+    pub(crate) fn eta_secs_at(&self, place: usize, part_bytes: u64) -> f64 {
+        let ahead = place.max(usize::from(self.queue));
+        (ahead + 1) as f64 * part_bytes as f64 / self.rate()
+    }
+
+    pub(crate) fn ask(&mut self, number: PartNumber, now: Instant, patience: Duration, part_bytes: u64) {
+        let expected = self.eta_secs(part_bytes);
+        let deadline = now + patience + Duration::from_secs_f64((4.0 * expected).min(600.0));
+        self.asked.push(Asked { number, since: now, deadline });
+    }
+
+    /// Takes a request off the list; `None` if there was none.
+    pub(crate) fn answered(&mut self, number: PartNumber) -> Option<Asked> {
+        let place = self.asked.iter().position(|asked| asked.number == number)?;
+        Some(self.asked.remove(place))
+    }
+
+    /// A part came: learns the peer's rate from the time since it could have started on it.
+    pub(crate) fn measure(&mut self, asked: Asked, bytes: u64, now: Instant) {
+        let started = asked.since.max(self.last_arrival);
+        self.last_arrival = now;
+        let secs = now.since(started).as_secs_f64().max(1e-4);
+        let sample = bytes as f64 / secs;
+        self.rate = Some(self.rate.map_or(sample, |rate| rate + RATE_WEIGHT * (sample - rate)));
+    }
+
+    pub(crate) fn proved(&mut self) {
+        self.verified_parts = self.verified_parts.saturating_add(1);
+        self.trust = (self.trust * 2).min(64);
+        self.strikes = self.strikes.saturating_sub(1);
+    }
+
+    pub(crate) fn note_queue(&mut self, queue: u8) {
+        self.queue = queue;
+    }
+}
+
+/// The connected peers by connection.
+pub(crate) type Connections = BTreeMap<ConnectionId, Connection>;

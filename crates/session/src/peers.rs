@@ -1,0 +1,108 @@
+//! Peers that are known but not connected: where they are, when to dial them, and whom to leave alone.
+
+use crate::Config;
+use hybrid_units::{Duration, Instant};
+use hybrid_wire::{PeerCoordinates, PeerId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// How long a dial may take before the place it holds is given up.
+const DIAL_WITHIN: Duration = Duration::from_secs(15);
+
+#[derive(Debug)]
+struct Known {
+    coordinates: PeerCoordinates,
+    dial_at: Instant,
+}
+
+/// Addresses that the server gave, and keys that are banned.
+#[derive(Debug)]
+pub(crate) struct KnownPeers {
+    known: BTreeMap<PeerId, Known>,
+    dialling: BTreeMap<PeerId, Instant>,
+    banned: VecDeque<PeerId>,
+    known_max: usize,
+    banned_max: usize,
+    redial_after: Duration,
+}
+
+impl KnownPeers {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            dialling: BTreeMap::new(),
+            banned: VecDeque::new(),
+            known_max: config.known_peers_max,
+            banned_max: config.banned_max,
+            redial_after: config.redial_after,
+        }
+    }
+
+    pub(crate) fn is_banned(&self, peer: PeerId) -> bool {
+        self.banned.contains(&peer)
+    }
+
+    pub(crate) fn ban(&mut self, peer: PeerId) {
+        self.known.remove(&peer);
+        self.dialling.remove(&peer);
+        if !self.is_banned(peer) {
+            if self.banned.len() >= self.banned_max {
+                self.banned.pop_front();
+            }
+            self.banned.push_back(peer);
+        }
+    }
+
+    /// The server named a peer. A new address replaces the old one.
+    pub(crate) fn learn(&mut self, coordinates: PeerCoordinates) {
+        if self.is_banned(coordinates.peer) {
+            return;
+        }
+        let room = self.known.len() < self.known_max;
+        match self.known.get_mut(&coordinates.peer) {
+            Some(known) => known.coordinates = coordinates,
+            None if room => {
+                self.known.insert(coordinates.peer, Known { coordinates, dial_at: Instant::ZERO });
+            }
+            None => {}
+        }
+    }
+
+    /// The next peer to dial, if there is one that is due and the caller does not know it as connected.
+    pub(crate) fn next_dial(&mut self, now: Instant, connected: impl Fn(PeerId) -> bool) -> Option<PeerCoordinates> {
+        self.dialling.retain(|_, since| now.since(*since) < DIAL_WITHIN);
+        let dialling = &self.dialling;
+        let due = |(peer, known): &(&PeerId, &mut Known)| {
+            known.dial_at <= now && !dialling.contains_key(peer) && !connected(**peer)
+        };
+        let (peer, known) = self.known.iter_mut().find(due)?;
+        known.dial_at = now + self.redial_after;
+        let coordinates = known.coordinates.clone();
+        let peer = *peer;
+        self.dialling.insert(peer, now);
+        Some(coordinates)
+    }
+
+    pub(crate) fn dialling(&self) -> usize {
+        self.dialling.len()
+    }
+
+    /// A dial ended, well or not.
+    pub(crate) fn dialled(&mut self, peer: PeerId) {
+        self.dialling.remove(&peer);
+    }
+
+    /// A connection ended: the peer rests before it is dialled again.
+    pub(crate) fn rest(&mut self, now: Instant, peer: PeerId) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.dial_at = now + self.redial_after;
+        }
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert!(
+            self.known.len() <= self.known_max && self.banned.len() <= self.banned_max,
+            "more peers than the limits"
+        );
+        assert!(self.known.keys().all(|peer| !self.is_banned(*peer)), "a banned peer is known");
+    }
+}

@@ -1,0 +1,144 @@
+//! What the next report to the server will say.
+
+use hybrid_manifest::PartNumber;
+use hybrid_units::{BytesPerSecond, Duration, Instant};
+use hybrid_wire::control::Report;
+use hybrid_wire::{PartRanges, PeerId, Source};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Peers of which one report complains; more come with the next one.
+const COMPLAINTS: usize = 64;
+
+/// A pause in the download that counts as a stall.
+const STALL: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct Reporting {
+    interval: Duration,
+    due: Instant,
+    since: Instant,
+    last_part: Option<PartNumber>,
+    gained: BTreeSet<PartNumber>,
+    lost: BTreeSet<PartNumber>,
+    received: BTreeMap<Source, u64>,
+    sent_bytes: u64,
+    refused: BTreeMap<PeerId, u32>,
+    bad: BTreeMap<PeerId, u32>,
+    stalls: u32,
+    last_bytes: Instant,
+}
+
+impl Reporting {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            due: Instant::FAR_FUTURE,
+            since: now,
+            last_part: None,
+            gained: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            received: BTreeMap::new(),
+            sent_bytes: 0,
+            refused: BTreeMap::new(),
+            bad: BTreeMap::new(),
+            stalls: 0,
+            last_bytes: now,
+        }
+    }
+
+    /// The server told how often; the next report is due one interval from now.
+    pub(crate) fn start(&mut self, now: Instant, interval: Duration) {
+        self.interval = interval.max(Duration::from_millis(50));
+        self.due = now + self.interval;
+        self.since = now;
+        self.last_bytes = now;
+    }
+
+    /// What was gained so far is told with a join instead.
+    pub(crate) fn forget_parts(&mut self) {
+        self.gained.clear();
+        self.lost.clear();
+    }
+
+    pub(crate) fn set_interval(&mut self, now: Instant, interval: Duration) {
+        self.interval = interval.max(Duration::from_millis(50));
+        self.due = self.due.min(now + self.interval);
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.due = Instant::FAR_FUTURE;
+    }
+
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Something that the server should know at once.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        if self.due != Instant::FAR_FUTURE {
+            self.due = now;
+        }
+    }
+
+    pub(crate) fn part_gained(&mut self, now: Instant, number: PartNumber, class: Source, bytes: u64) {
+        self.last_part = Some(number);
+        self.lost.remove(&number);
+        self.gained.insert(number);
+        *self.received.entry(class).or_default() += bytes;
+        if now.since(self.last_bytes) > STALL {
+            self.stalls = self.stalls.saturating_add(1);
+        }
+        self.last_bytes = now;
+    }
+
+    pub(crate) fn part_lost(&mut self, number: PartNumber) {
+        self.gained.remove(&number);
+        self.lost.insert(number);
+    }
+
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.sent_bytes += bytes;
+    }
+
+    pub(crate) fn refused(&mut self, peer: PeerId) {
+        if self.refused.len() < COMPLAINTS || self.refused.contains_key(&peer) {
+            *self.refused.entry(peer).or_default() += 1;
+        }
+    }
+
+    pub(crate) fn bad(&mut self, peer: PeerId) {
+        if self.bad.len() < COMPLAINTS || self.bad.contains_key(&peer) {
+            *self.bad.entry(peer).or_default() += 1;
+        }
+    }
+
+    /// The report for what happened since the last one.
+    pub(crate) fn take(&mut self, now: Instant, level: u32, peers: u16, start_up: Option<Duration>) -> Report {
+        let gained = PartRanges::from_ascending(self.gained.iter().copied());
+        let lost = PartRanges::from_ascending(self.lost.iter().copied());
+        // What did not fit the message stays for the next one.
+        self.gained.retain(|number| *number >= gained.end());
+        self.lost.retain(|number| *number >= lost.end());
+        let received: Vec<(Source, u64)> = std::mem::take(&mut self.received).into_iter().collect();
+        let bytes: u64 = received.iter().filter(|(source, _)| *source != Source::Store).map(|(_, bytes)| bytes).sum();
+        let report = Report {
+            last_part: self.last_part.map(PartNumber::as_u32),
+            level,
+            gained,
+            lost,
+            received,
+            sent_bytes: std::mem::take(&mut self.sent_bytes),
+            download_bytes_per_second: BytesPerSecond::mean(bytes, now.since(self.since)).as_u64(),
+            rtt_ms: None,
+            start_up_ms: start_up.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX)),
+            stalls: std::mem::take(&mut self.stalls),
+            buffer_ms: None,
+            peers,
+            refused: std::mem::take(&mut self.refused).into_iter().collect(),
+            bad: std::mem::take(&mut self.bad).into_iter().collect(),
+        };
+        self.since = now;
+        self.due = if self.due == Instant::FAR_FUTURE { self.due } else { now + self.interval };
+        report
+    }
+}

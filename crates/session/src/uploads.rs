@@ -1,0 +1,171 @@
+//! The queue of parts that peers asked of us, and who is next.
+
+use crate::{Config, ConnectionId};
+use hybrid_manifest::PartNumber;
+use hybrid_units::{BytesPerSecond, Duration, Instant};
+
+/// A part that is being sent and has not ended after this long no longer holds up the others.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Uploads {
+    waiting: Vec<(ConnectionId, PartNumber)>,
+    active: Vec<(ConnectionId, PartNumber, Instant)>,
+    limit: Option<BytesPerSecond>,
+    per_peer: usize,
+    total: usize,
+}
+
+/// What to do with a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Queued,
+    Busy { retry_in: Duration },
+}
+
+impl Uploads {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            waiting: Vec::new(),
+            active: Vec::new(),
+            limit: config.upload_limit,
+            per_peer: config.queue_per_peer,
+            total: config.queue_total,
+        }
+    }
+
+    /// Requests that wait or are being answered; 255 for that many or more.
+    pub(crate) fn queue(&self) -> u8 {
+        u8::try_from(self.waiting.len() + self.active.len()).unwrap_or(u8::MAX)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.active.is_empty()
+    }
+
+    pub(crate) fn admit(&mut self, connection: ConnectionId, number: PartNumber, part_bytes: u64) -> Admission {
+        let of_peer = self.waiting.iter().filter(|(other, _)| *other == connection).count();
+        if of_peer >= self.per_peer || self.waiting.len() >= self.total {
+            let drain = self.limit.unwrap_or(BytesPerSecond::new(10_000_000)).time_for(part_bytes);
+            let retry_in =
+                (drain * u32::from(self.queue()) / 2).clamp(Duration::from_millis(50), Duration::from_secs(5));
+            return Admission::Busy { retry_in };
+        }
+        if !self.waiting.contains(&(connection, number)) {
+            self.waiting.push((connection, number));
+        }
+        Admission::Queued
+    }
+
+    /// Takes a request off the queue; `false` if it was being answered already, or never came.
+    pub(crate) fn cancel(&mut self, connection: ConnectionId, number: PartNumber) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|entry| *entry != (connection, number));
+        self.waiting.len() != before
+    }
+
+    pub(crate) fn ended(&mut self, connection: ConnectionId, number: PartNumber) {
+        self.active.retain(|(other, part, _)| (*other, *part) != (connection, number));
+    }
+
+    pub(crate) fn forget(&mut self, connection: ConnectionId) {
+        self.waiting.retain(|(other, _)| *other != connection);
+        self.active.retain(|(other, _, _)| *other != connection);
+    }
+
+    /// The next request to answer, if a slot is free, with the pace that keeps all slots below the limit.
+    ///
+    /// The receiver that holds the fewest parts comes first, then whoever asked first: the most deprived peer gains most, and
+    /// has the most to pass on (Massoulié et al., "Randomized decentralized broadcasting algorithms", INFOCOM 2007).
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        slots: usize,
+        parts_held: impl Fn(ConnectionId) -> u32,
+    ) -> Option<(ConnectionId, PartNumber, Option<BytesPerSecond>)> {
+        let alive = self.active.iter().filter(|(_, _, since)| now.since(*since) < STUCK_AFTER).count();
+        if alive >= slots {
+            return None;
+        }
+        let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (connection, _))| parts_held(*connection))?;
+        let (connection, number) = self.waiting.remove(place);
+        self.active.push((connection, number, now));
+        let share = u64::try_from(slots.max(1)).unwrap_or(1);
+        let pace = self.limit.map(|limit| BytesPerSecond::new((limit.as_u64() / share).max(1)));
+        Some((connection, number, pace))
+    }
+
+    /// When a stuck slot frees another one, if requests wait.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        self.active.iter().map(|(_, _, since)| *since + STUCK_AFTER).min()
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.waiting.len() <= self.total, "more requests wait than the limit allows");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uploads(config: &Config) -> Uploads {
+        Uploads::new(config)
+    }
+
+    const A: ConnectionId = ConnectionId(1);
+    const B: ConnectionId = ConnectionId(2);
+
+    fn part(number: u32) -> PartNumber {
+        PartNumber::new(number)
+    }
+
+    #[test]
+    fn the_most_deprived_comes_first() {
+        let mut queue = uploads(&Config::default());
+        queue.admit(A, part(1), 1);
+        queue.admit(A, part(2), 1);
+        queue.admit(B, part(3), 1);
+        let held = |connection| if connection == A { 10 } else { 2 };
+        assert_eq!(queue.next(Instant::ZERO, 1, held), Some((B, part(3), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, held), None, "one slot");
+        queue.ended(B, part(3));
+        assert_eq!(queue.next(Instant::ZERO, 1, held), Some((A, part(1), None)), "then in order");
+    }
+
+    #[test]
+    fn a_full_queue_says_busy() {
+        let config = Config { queue_per_peer: 2, upload_limit: Some(BytesPerSecond::new(1_000)), ..Config::default() };
+        let mut queue = uploads(&config);
+        assert_eq!(queue.admit(A, part(1), 1_000), Admission::Queued);
+        assert_eq!(queue.admit(A, part(2), 1_000), Admission::Queued);
+        assert_eq!(queue.admit(A, part(3), 1_000), Admission::Busy { retry_in: Duration::from_secs(1) });
+        assert_eq!(queue.admit(B, part(3), 1_000), Admission::Queued);
+        assert!(queue.cancel(A, part(2)));
+        assert!(!queue.cancel(A, part(2)));
+        assert_eq!(queue.admit(A, part(3), 1_000), Admission::Queued);
+    }
+
+    #[test]
+    fn a_stuck_receiver_does_not_hold_up_the_others() {
+        let mut queue = uploads(&Config::default());
+        queue.admit(A, part(1), 1);
+        queue.admit(B, part(2), 1);
+        assert!(queue.next(Instant::ZERO, 1, |_| 0).is_some());
+        assert!(queue.next(Instant::ZERO, 1, |_| 0).is_none());
+        assert_eq!(queue.wake_at(), Some(Instant::ZERO + STUCK_AFTER));
+        assert!(queue.next(Instant::ZERO + STUCK_AFTER, 1, |_| 0).is_some());
+    }
+
+    #[test]
+    fn the_pace_is_shared_by_the_slots() {
+        let config = Config { upload_limit: Some(BytesPerSecond::new(1_000)), ..Config::default() };
+        let mut queue = uploads(&config);
+        queue.admit(A, part(1), 1);
+        let (_, _, pace) = queue.next(Instant::ZERO, 2, |_| 0).expect("one waits");
+        assert_eq!(pace, Some(BytesPerSecond::new(500)));
+    }
+}
