@@ -218,3 +218,164 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hybrid_units::Duration;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_micros(millis * 1_000)
+    }
+
+    fn fixed(clients: u32) -> Engine {
+        let limit = Some(BytesPerSecond::new(1_000));
+        let direct_clients = DirectClients::Fixed(clients);
+        Engine::new(Config { direct_clients, egress_limit: limit, ..Config::default() }).unwrap()
+    }
+
+    fn load(direct_clients: u32, holders_reachable: u32) -> Load {
+        Load { direct_clients, holders_reachable }
+    }
+
+    /// The verdict and its reasons on lines, as a log would show them.
+    fn shown(verdict: &Verdict) -> Vec<String> {
+        let reasons = verdict.reasons.iter().map(ToString::to_string);
+        [verdict.mode.to_string()].into_iter().chain(reasons).collect()
+    }
+
+    #[test]
+    fn the_count_is_exact_and_immediate() {
+        for (allowed, direct, holders, expected) in [
+            (2, 0, 5, Mode::ClientServer),
+            (2, 1, 5, Mode::ClientServer),
+            (2, 2, 5, Mode::PeerToPeer),
+            (2, 3, 1, Mode::PeerToPeer),
+            (2, 3, 0, Mode::ClientServer),
+            (0, 0, 0, Mode::ClientServer),
+            (0, 0, 1, Mode::PeerToPeer),
+            (u32::MAX, u32::MAX - 1, 1, Mode::ClientServer),
+        ] {
+            let verdict = fixed(allowed).verdict(at(0), load(direct, holders));
+            assert_eq!(verdict.mode, expected, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_holder_the_server_serves_and_says_so() {
+        let verdict = fixed(2).verdict(at(0), load(2, 0));
+        assert_eq!(
+            shown(&verdict),
+            [
+                "client-server",
+                "direct clients 2 of 2 allowed: passed",
+                "reachable holders 0 of 1 needed: too few, the server serves"
+            ]
+        );
+    }
+
+    #[test]
+    fn egress_is_entered_after_a_while_and_left_after_a_longer_one() {
+        let mut engine = fixed(100);
+        let mut story = Vec::new();
+        for second in 0..200 {
+            let egress = BytesPerSecond::new(if second < 20 { 950 } else { 500 });
+            engine.sample(at(second * 1_000), Sample { egress, cpu: Some(0.5) }).unwrap();
+            let verdict = engine.verdict(at(second * 1_000), load(3, 9));
+            if story.last().is_none_or(|(_, last)| *last != verdict.mode) {
+                story.push((second, verdict.mode));
+            }
+            if second == 60 {
+                assert_eq!(
+                    shown(&verdict),
+                    [
+                        "peer-to-peer",
+                        "direct clients 3 of 100 allowed: not passed",
+                        "egress 4.0 kbit/s, low mark 5.0 kbit/s: passed, not yet below for long enough",
+                        "cpu 50 % of 85 % allowed: not passed",
+                        "reachable holders 9 of 1 needed: enough"
+                    ]
+                );
+            }
+        }
+        // Entered after 5 s; the mean sinks below 630 in 2 s, and 60 s later it is left.
+        assert_eq!(story, [(0, Mode::ClientServer), (5, Mode::PeerToPeer), (81, Mode::ClientServer)]);
+    }
+
+    #[test]
+    fn processors_alone_suffice() {
+        let mut engine = fixed(100);
+        for second in 0..=5 {
+            engine.sample(at(second * 1_000), Sample { egress: BytesPerSecond::new(0), cpu: Some(0.99) }).unwrap();
+        }
+        assert_eq!(engine.verdict(at(5_000), load(0, 1)).mode, Mode::PeerToPeer);
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        let mut engine = fixed(1);
+        engine.sample(at(2_000), Sample { egress: BytesPerSecond::new(10), cpu: Some(0.5) }).unwrap();
+        let before = format!("{engine:?}");
+        for (millis, egress, cpu, expected) in [
+            (3_000, 10, f64::NAN, "cpu must be a number from 0 to 1, got NaN"),
+            (3_000, 10, f64::INFINITY, "cpu must be a number from 0 to 1, got inf"),
+            (3_000, 10, -0.1, "cpu must be a number from 0 to 1, got -0.1"),
+            (3_000, 10, 1.1, "cpu must be a number from 0 to 1, got 1.1"),
+            (3_000, u64::MAX, 0.5, "18446744.1 Tbit/s is beyond the largest rate that is believed, 8.0 Tbit/s"),
+            (1_999, 10, 0.5, "the clock went back: the last measurement was at 2.000000s, this one is at 1.999000s"),
+        ] {
+            let sample = Sample { egress: BytesPerSecond::new(egress), cpu: Some(cpu) };
+            assert_eq!(engine.sample(at(millis), sample).unwrap_err().to_string(), expected);
+            assert_eq!(format!("{engine:?}"), before, "nothing has changed");
+        }
+        assert!(matches!(engine.client_rate(at(0), BytesPerSecond::new(1)), Err(SampleError::ClockBack { .. })));
+        assert!(matches!(engine.client_rate(at(9_000), BytesPerSecond::new(u64::MAX)), Err(SampleError::Rate { .. })));
+        assert_eq!(format!("{engine:?}"), before, "nothing has changed");
+    }
+
+    /// A link that is shared evenly by clients who take up to `demand` percent of the required rate; newcomers fill what is
+    /// allowed, and the direct ones stay. Returns the number allowed after each phase of (capacity in required rates, seconds).
+    fn shared_link(limit: Option<u64>, demand: u64, phases: &[(u64, u64)]) -> Vec<u32> {
+        const REQUIRED: u64 = 1_000_000;
+        let egress_limit = limit.map(|clients| BytesPerSecond::new(clients * REQUIRED));
+        let mut engine = Engine::new(Config { egress_limit, ..Config::default() }).unwrap();
+        let (mut now, mut direct) = (Instant::ZERO, 0);
+        let mut allowed = Vec::new();
+        for (capacity, seconds) in phases {
+            for _ in 0..seconds * 4 {
+                now += Duration::from_millis(250);
+                let each = (capacity * REQUIRED / u64::from(direct).max(1)).min(demand * REQUIRED / 100);
+                let egress = BytesPerSecond::new(each * u64::from(direct));
+                engine.sample(now, Sample { egress, cpu: Some(0.3) }).unwrap();
+                for _ in 0..direct.min(50) {
+                    engine.client_rate(now, BytesPerSecond::new(each)).unwrap();
+                }
+                if engine.verdict(now, load(direct, 1)).mode == Mode::ClientServer {
+                    direct += 1;
+                }
+                // A fifth of the clients is done each 25 s or so; whoever stays has stayed direct.
+                direct -= u32::from(direct > 0 && now.as_micros() % 5_000_000 == 0) * direct.div_ceil(25);
+                engine.check_invariants();
+            }
+            allowed.push(engine.thresholds().direct_clients);
+        }
+        allowed
+    }
+
+    #[test]
+    fn auto_finds_the_number_and_follows_the_link() {
+        let [found, halved, back] = shared_link(None, 200, &[(100, 180), (50, 60), (100, 120)])[..] else {
+            panic!("three phases")
+        };
+        assert!((80..=95).contains(&found), "{found} of 100 / 1.08");
+        assert!((40..=50).contains(&halved), "{halved} of 50 / 1.08");
+        assert!((80..=95).contains(&back), "{back} of 100 / 1.08");
+    }
+
+    #[test]
+    fn auto_starts_from_the_configured_limit() {
+        assert_eq!(shared_link(Some(100), 100, &[(100, 5)]), [92]);
+        let [halved] = shared_link(Some(100), 100, &[(100, 60), (50, 60)])[1..] else { panic!("two phases") };
+        assert!((40..=50).contains(&halved), "{halved} of 50 / 1.08");
+    }
+}
