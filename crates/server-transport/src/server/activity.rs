@@ -1,0 +1,173 @@
+//! Tells a connection's [`Watch`] what happens: at the socket, and at the requests.
+
+use super::watch::{Cut, Limits, Watch};
+use crate::{Body, BodyError};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// A watch that the socket, the requests and the watchdog share.
+#[derive(Clone)]
+pub(super) struct Activity {
+    watch: Arc<Mutex<Watch>>,
+    limits: Limits,
+}
+
+impl Activity {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { watch: Arc::new(Mutex::new(Watch::new(Instant::now()))), limits }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        // A count that a panic left half done is better than a connection without a watchdog.
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn restart(&self) {
+        self.watch().restart(Instant::now());
+    }
+
+    /// Completes when the connection is to be cut.
+    pub(super) async fn cut(&self) -> Cut {
+        let mut ticks = tokio::time::interval(self.limits.tick());
+        loop {
+            ticks.tick().await;
+            if let Some(cut) = self.watch().verdict(Instant::now(), &self.limits) {
+                return cut;
+            }
+        }
+    }
+
+    pub(super) fn request(&self) -> InFlight {
+        self.watch().request_began(Instant::now());
+        InFlight { activity: self.clone(), working: true, answered: false }
+    }
+}
+
+/// A request, from its headers to the end of its answer.
+pub(super) struct InFlight {
+    activity: Activity,
+    working: bool,
+    answered: bool,
+}
+
+impl InFlight {
+    /// The headers of the answer are there.
+    pub(super) fn answered(&mut self) {
+        self.answered = true;
+        self.set_working(false);
+    }
+
+    fn set_working(&mut self, working: bool) {
+        if self.working == working {
+            return;
+        }
+        self.working = working;
+        let mut watch = self.activity.watch();
+        if working { watch.work_began(Instant::now()) } else { watch.work_ended(Instant::now()) }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.set_working(false);
+        self.activity.watch().request_ended(Instant::now(), !self.answered);
+    }
+}
+
+/// A body that counts as in flight until its last byte is taken, or it is dropped.
+pub(super) struct WatchedBody {
+    body: Body,
+    in_flight: InFlight,
+}
+
+impl WatchedBody {
+    pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
+        Self { body, in_flight }
+    }
+}
+
+impl http_body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.in_flight.set_working(frame.is_pending());
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        http_body::Body::size_hint(&self.body)
+    }
+}
+
+/// A socket that tells what is written to it. `keep` lives as long as the socket, wherever an upgrade takes it.
+pub(super) struct WatchedStream<S, K> {
+    stream: S,
+    activity: Activity,
+    _keep: K,
+}
+
+impl<S, K> WatchedStream<S, K> {
+    pub(super) fn new(stream: S, activity: Activity, keep: K) -> Self {
+        Self { stream, activity, _keep: keep }
+    }
+
+    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let mut watch = self.activity.watch();
+        match &written {
+            Poll::Pending => watch.write_blocked(Instant::now()),
+            Poll::Ready(Ok(bytes)) => {
+                watch.wrote(Instant::now(), u64::try_from(*bytes).unwrap_or(u64::MAX), &self.activity.limits);
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+        drop(watch);
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for WatchedStream<S, K> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for WatchedStream<S, K> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        Poll::Ready(Ok(()))
+    }
+}
