@@ -1,0 +1,139 @@
+//! Every limit of the transport, in one place.
+
+use std::time::Duration;
+
+/// How much one endpoint takes from its peers.
+///
+/// The defaults keep a hostile peer below about 3 MiB of our memory, where the QUIC library's own would let it hold 255 MiB:
+/// its receive window for a whole connection is unlimited.
+/// An embedder may lower any of them; who raises one raises what a stranger can make this process hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Bidirectional streams that a peer may have open: one of frames (from the dialler) and one for each part it asks for.
+    ///
+    /// Default 16: a pipeline of 8 parts, and as many again that are being cancelled.
+    pub bidi_streams_max: u32,
+    /// One-way streams that a peer may have open: pushed parts. Default 4.
+    pub uni_streams_max: u32,
+    /// What a peer may send on one stream before we read. Default 512 KiB: one part at full speed and half of the next.
+    pub stream_receive_window_bytes: u32,
+    /// What a peer may send on all streams before we read. Default 2 MiB: 80 MB/s at a round trip of 25 ms.
+    pub receive_window_bytes: u32,
+    /// What we hold for a peer that has not acknowledged it. Default 2 MiB, as the peer's receive window.
+    pub send_window_bytes: u64,
+    /// Connections that wait for us to take them. Default 256.
+    pub incoming_max: usize,
+    /// What one waiting connection may send ahead. Default 16 KiB: its handshake.
+    pub incoming_buffer_bytes: u64,
+    /// What all waiting connections may send ahead. Default 1 MiB.
+    pub incoming_buffer_total_bytes: u64,
+    /// A connection on which nothing comes for so long is gone. Default 30 s.
+    pub idle_timeout: Duration,
+    /// How often an idle connection is kept alive. Default 10 s: three chances within the idle timeout, and below the 30 s
+    /// after which common NATs forget a UDP flow.
+    pub keep_alive: Duration,
+    /// From the first packet to the other side's `Hello`. Default 5 s.
+    pub handshake_deadline: Duration,
+    /// From the opening of a stream to the end of its header. Default 5 s.
+    pub header_deadline: Duration,
+    /// With more handshakes than this under way, newcomers first prove their address by a Retry. Default 64.
+    pub retry_above_half_open: u16,
+    /// With more newcomers than this in one second, they first prove their address by a Retry. Default 50.
+    pub retry_above_new_per_second: u16,
+    /// Connections at one time, both directions. Default 64: at 30 KiB each when idle and 3 MiB at worst, 200 MiB at worst.
+    pub connections_max: u16,
+    /// Connections with one IPv4 /24 or IPv6 /48, both directions, so that one network cannot be all our peers. Default 8.
+    ///
+    /// Who runs many peers in one network on purpose raises it to [`Self::connections_max`].
+    pub connections_per_prefix_max: u16,
+    /// What the kernel is asked to buffer for the socket, each way. Default 4 MiB: with the usual 208 KiB, 50 handshakes at a
+    /// time lost datagrams and ran at an eighth of the rate.
+    pub socket_buffer_bytes: usize,
+    /// Messages that wait to be sent on one connection. Default 256; one more ends the connection, because the peer reads too
+    /// slowly and a lost `Have` would never be told again.
+    pub queued_messages_max: usize,
+    /// Events that wait to be taken. Default 256; when they do, connections are read no further, and QUIC slows their peers.
+    pub events_max: usize,
+    /// Requests of ours that wait for their answer on one connection. Default 15: what fits beside the stream of frames.
+    pub requests_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bidi_streams_max: 16,
+            uni_streams_max: 4,
+            stream_receive_window_bytes: 512 << 10,
+            receive_window_bytes: 2 << 20,
+            send_window_bytes: 2 << 20,
+            incoming_max: 256,
+            incoming_buffer_bytes: 16 << 10,
+            incoming_buffer_total_bytes: 1 << 20,
+            idle_timeout: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(10),
+            handshake_deadline: Duration::from_secs(5),
+            header_deadline: Duration::from_secs(5),
+            retry_above_half_open: 64,
+            retry_above_new_per_second: 50,
+            connections_max: 64,
+            connections_per_prefix_max: 8,
+            socket_buffer_bytes: 4 << 20,
+            queued_messages_max: 256,
+            events_max: 256,
+            requests_max: 15,
+        }
+    }
+}
+
+impl Config {
+    /// The part of the limits that the QUIC library enforces on a connection.
+    pub(crate) fn transport(&self) -> quinn::TransportConfig {
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(self.bidi_streams_max.into())
+            .max_concurrent_uni_streams(self.uni_streams_max.into())
+            .stream_receive_window(self.stream_receive_window_bytes.into())
+            .receive_window(self.receive_window_bytes.into())
+            .send_window(self.send_window_bytes)
+            .max_idle_timeout(self.idle_timeout.try_into().ok())
+            .keep_alive_interval(Some(self.keep_alive))
+            // No datagrams: nothing of ours may be lost, so their buffers would only be an attack surface.
+            .datagram_receive_buffer_size(None);
+        transport
+    }
+
+    /// The part of the limits that the QUIC library enforces on newcomers.
+    pub(crate) fn limit_server(&self, server: &mut quinn::ServerConfig) {
+        server
+            .max_incoming(self.incoming_max)
+            .incoming_buffer_size(self.incoming_buffer_bytes)
+            .incoming_buffer_size_total(self.incoming_buffer_total_bytes)
+            // A peer that changes its address dials again. Following it would let it turn our data on a third party.
+            .migration(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The QUIC library shows its settings only by `Debug`; that is enough to see that each limit reached it.
+    #[test]
+    fn limits_reach_the_library() {
+        let transport = format!("{:?}", Config::default().transport());
+        for setting in [
+            "max_concurrent_bidi_streams: 16",
+            "max_concurrent_uni_streams: 4",
+            "stream_receive_window: 524288",
+            "receive_window: 2097152",
+            "send_window: 2097152",
+            "datagram_receive_buffer_size: None",
+            "keep_alive_interval: Some(10s)",
+            "max_idle_timeout: Some(30000)",
+            "enable_segmentation_offload: true",
+        ] {
+            assert!(transport.contains(setting), "no '{setting}' in {transport}");
+        }
+    }
+}
