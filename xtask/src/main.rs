@@ -1,2 +1,59 @@
-//! Under construction.
-fn main() {}
+//! What the project does to itself: `cargo xtask` lists the commands.
+//!
+//! Plain Rust, so that a machine with the Rust toolchain needs nothing else; each command is a module.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to people")]
+
+mod ci;
+mod layers;
+#[cfg(test)]
+mod lock;
+mod source;
+mod workspace;
+
+use std::process::ExitCode;
+
+/// A command: its name, what it does in one line, and the function that takes the arguments after the name.
+type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
+
+const COMMANDS: &[Command] = &[
+    ("ci", "Run every check, as CI does: format, lints, docs, layers, wasm, dependencies, tests", ci::run),
+    ("layers", "Check which crate may know which, and that the pure ones stay pure", layers::run),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some((name, rest)) = arguments.split_first() else {
+        println!("{}", help());
+        return ExitCode::SUCCESS;
+    };
+    if ["help", "--help", "-h"].contains(&name.as_str()) {
+        println!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let Some((_, _, run)) = COMMANDS.iter().find(|(command, _, _)| command == name) else {
+        eprintln!("cargo xtask has no command '{name}'\n\n{}", help());
+        return ExitCode::from(2);
+    };
+    match run(rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() -> String {
+    let lines = COMMANDS.iter().map(|(name, about, _)| format!("  {name:<8} {about}"));
+    let lines: Vec<String> = lines.collect();
+    format!("Usage: cargo xtask COMMAND\n\nCommands:\n{}", lines.join("\n"))
+}
+
+/// Commands that take no arguments say so instead of ignoring them.
+fn no_arguments(arguments: &[String]) -> anyhow::Result<()> {
+    match arguments.first() {
+        None => Ok(()),
+        Some(argument) => anyhow::bail!("takes no arguments, got '{argument}'"),
+    }
+}
