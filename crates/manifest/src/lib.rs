@@ -8,6 +8,7 @@ mod layout;
 mod manifest;
 mod name;
 mod nfc;
+mod nfc_tables;
 mod part;
 mod part_ids;
 mod policy;

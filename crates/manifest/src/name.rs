@@ -158,3 +158,154 @@ pub fn folded_name(name: &str) -> String {
     // Character by character: the lower case of whole strings depends on where a sigma stands.
     name.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, expected: Option<NameRule>) {
+        assert_eq!(check_name(name).err().map(|error| error.rule()), expected, "{}", name.escape_debug());
+    }
+
+    #[test]
+    fn names_that_may_be_given() {
+        let deep = ["d"; 32].join("/");
+        let longest =
+            [&"x".repeat(255), "/", &"y".repeat(255), "/", &"z".repeat(255), "/", &"w".repeat(256 - 3 - 1)].concat();
+        for name in [
+            "a",
+            "movie.mp4",
+            "a/b/c.txt",
+            "with space.txt",
+            "two..dots",
+            "a.b.c",
+            "-rf",
+            "$HOME",
+            "~root",
+            "100%",
+            "a;b",
+            "it's",
+            "&",
+            "[x]",
+            "Ünïcödé.txt",
+            "日本語.txt",
+            "한국어",
+            "বাংলা",
+            "العربية",
+            "emoji \u{1f600}",
+            "console",
+            "com",
+            "COM10",
+            "lpt",
+            "nullify.txt",
+            "auxiliary",
+            "COMX",
+            "x.con",
+            &deep,
+            &longest,
+            &"é".repeat(127),
+        ] {
+            check(name, None);
+        }
+    }
+
+    #[test]
+    fn names_that_may_not_be_given() {
+        use NameRule::*;
+        let too_deep = ["d"; 33].join("/");
+        for (name, rule) in [
+            ("", Empty),
+            (&"x".repeat(1_025), Long),
+            (&too_deep, Deep),
+            (&"x".repeat(256), LongComponent),
+            (&format!("a/{}", "é".repeat(128)), LongComponent),
+            ("/etc/passwd", EmptyComponent),
+            ("a//b", EmptyComponent),
+            ("a/", EmptyComponent),
+            ("/", EmptyComponent),
+            (".", Dots),
+            ("..", Dots),
+            ("../x", Dots),
+            ("a/../b", Dots),
+            ("a/..", Dots),
+            ("a/./b", Dots),
+            (".hidden", Edge),
+            ("...", Edge),
+            ("a/.git/config", Edge),
+            ("end.", Edge),
+            ("end ", Edge),
+            (" start", Edge),
+            ("a /b", Edge),
+            ("\u{3000}wide", Edge),
+            ("nbsp\u{a0}", Edge),
+            ("CON", Device),
+            ("con", Device),
+            ("Con.txt", Device),
+            ("a/nul", Device),
+            ("PRN.tar.gz", Device),
+            ("aux .txt", Device),
+            ("COM0", Device),
+            ("com1.log", Device),
+            ("LPT9", Device),
+            ("lpt0.x", Device),
+            ("COM¹", Device),
+            ("conin$", Device),
+            ("CONOUT$", Device),
+            ("..\\x", Character('\\')),
+            ("C:", Character(':')),
+            ("c:/windows", Character(':')),
+            ("file:stream", Character(':')),
+            ("*", Character('*')),
+            ("what?", Character('?')),
+            ("\"quoted\"", Character('"')),
+            ("<in", Character('<')),
+            ("out>", Character('>')),
+            ("a|b", Character('|')),
+            ("nul\0byte", Invisible('\0')),
+            ("line\nbreak", Invisible('\n')),
+            ("carriage\r", Invisible('\r')),
+            ("tab\t", Invisible('\t')),
+            ("esc\u{1b}[31m", Invisible('\u{1b}')),
+            ("del\u{7f}", Invisible('\u{7f}')),
+            ("c1\u{85}", Invisible('\u{85}')),
+            ("soft\u{ad}hyphen", Invisible('\u{ad}')),
+            ("ltr\u{200e}", Invisible('\u{200e}')),
+            ("gpj.\u{202e}exe", Invisible('\u{202e}')),
+            ("isolate\u{2066}", Invisible('\u{2066}')),
+            ("arabic mark\u{61c}", Invisible('\u{61c}')),
+            ("zero\u{200b}width", Invisible('\u{200b}')),
+            ("join\u{200d}er", Invisible('\u{200d}')),
+            ("word\u{2060}joiner", Invisible('\u{2060}')),
+            ("\u{feff}bom", Invisible('\u{feff}')),
+            ("line\u{2028}", Invisible('\u{2028}')),
+            ("tag\u{e0041}", Invisible('\u{e0041}')),
+            ("cafe\u{301}", NotComposed('e')),
+            ("\u{212b}", NotComposed('\u{212b}')),
+            ("\u{1112}\u{1161}", NotComposed('\u{1112}')),
+        ] {
+            check(name, Some(rule));
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_harmless() {
+        let error = check_name("\u{1b}[2J").unwrap_err();
+        assert_eq!(error.to_string(), r"the name '\u{1b}[2J' contains the invisible character \u{1b}");
+        assert!(check_name(&"x".repeat(9_999)).unwrap_err().to_string().len() < 130);
+    }
+
+    #[test]
+    fn folding() {
+        for (one, other, same) in [
+            ("A", "a", true),
+            ("ÉTÉ", "été", true),
+            ("STRASSE", "straße", true),
+            ("ΣΑΣ", "σας", true),
+            ("\u{212a}", "k", true),
+            ("a", "b", false),
+            ("e", "é", false),
+        ] {
+            assert_eq!(folded_name(one) == folded_name(other), same, "{one} {other}");
+        }
+    }
+}

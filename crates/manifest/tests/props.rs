@@ -1,6 +1,9 @@
 //! Properties of layouts, hashes, proofs and manifests.
 //!
-//! A failure prints its smallest case and writes it to `proptest-regressions/`, from where the next run replays it first.
+//! A failure prints its smallest case and writes it to `proptest-regressions/props.txt`, from where the next run replays it first;
+//! commit that file.
+
+#![allow(clippy::cast_possible_truncation, reason = "lengths and numbers in these tests are small")]
 
 use bytes::Bytes;
 use hybrid_manifest::{
@@ -10,6 +13,7 @@ use hybrid_manifest::{
 };
 use hybrid_units::{ByteCount, BytesPerSecond, Duration, UnixTime};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 const K16: u64 = 16 << 10;
 
@@ -19,6 +23,12 @@ fn number(number: u32) -> PartNumber {
 
 fn range(first: u32, count: u32) -> PartRange {
     PartRange::new(number(first), count).expect("a run of parts")
+}
+
+/// This many cases; what fails is written to a file, from where the next run replays it.
+fn cases(cases: u32) -> ProptestConfig {
+    let file = FileFailurePersistence::Direct("proptest-regressions/props.txt");
+    ProptestConfig { cases, failure_persistence: Some(Box::new(file)), ..ProptestConfig::default() }
 }
 
 /// Bytes in which every part differs from every other.
@@ -76,6 +86,8 @@ fn segment_len() -> impl Strategy<Value = u64> {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn layout_is_the_naive_one(
         doublings in 0u32..3,
@@ -211,7 +223,7 @@ fn root_is_the_plain_hash_for_longer_parts() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     /// The stream in whatever portions, the parts one by one in whatever order, and BLAKE3 itself agree.
     #[test]
@@ -462,7 +474,8 @@ fn made() -> impl Strategy<Value = Made> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    // Fewer, since unoptimised signatures take milliseconds.
+    #![proptest_config(cases(32))]
 
     #[test]
     fn manifests_come_back_as_they_were(Made { manifest, key } in made()) {
