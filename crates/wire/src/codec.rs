@@ -8,8 +8,8 @@
 //! Two kinds of channels use frames:
 //! - on a WebSocket or a data channel a message is exactly one frame, and behind a [`PartPush`] come the part's raw bytes:
 //!   give the whole message to `decode_*`;
-//! - on a stream frames follow one another: cut them with [`FrameReader`], or read [`HEAD_BYTES`], ask [`body_bytes`] how many
-//!   bytes follow, read those, and give both together to `decode_*`.
+//! - on a stream frames follow one another: read [`HEAD_BYTES`], ask [`body_bytes`] how many bytes follow, read those, and
+//!   give both together to `decode_*`.
 //!
 //! What a decoder takes is bounded before it is read: the frame by its kind's ceiling, lists and texts by their caps.
 //! No decoder panics, none allocates more than a small multiple of the bytes it was given.
@@ -29,7 +29,7 @@ use body::{
     AskProofsBody, BusyBody, ByeBody, DirectiveBody, EmptyBody, HaveBody, HelloBody, JoinBody, PartBody, PartPushBody,
     ProofsBody, ReportBody, RequestBody, WelcomeBody,
 };
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The bytes of a frame before its body: the length and the type.
@@ -352,50 +352,4 @@ fn read<'a, B: Deserialize<'a>>(kind: FrameKind, bytes: &'a [u8]) -> Result<(B, 
 /// When the frame's length is not allowed, or its kind is unknown and critical.
 pub fn body_bytes(head: &[u8; HEAD_BYTES]) -> Result<usize, DecodeError> {
     Head::read(head).map(|head| head.body_bytes)
-}
-
-/// Cuts a stream of bytes into frames.
-///
-/// It holds at most one frame and what was given to it at once.
-/// After an error the stream is lost: there is no telling where the next frame would start.
-#[derive(Debug, Default)]
-pub struct FrameReader {
-    buffer: BytesMut,
-}
-
-impl FrameReader {
-    /// A reader at the start of a stream.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Takes the stream's next bytes; drain [`Self::next_frame`] before more are given.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// The next whole frame, head and body, for `decode_*`; `None` until more bytes come.
-    ///
-    /// # Errors
-    /// As [`body_bytes`], as soon as the head is there.
-    pub fn next_frame(&mut self) -> Result<Option<Bytes>, DecodeError> {
-        if self.buffer.len() < HEAD_BYTES {
-            return Ok(None);
-        }
-        let frame_bytes = Head::read(&self.buffer)?.frame_bytes();
-        if self.buffer.len() < frame_bytes {
-            return Ok(None);
-        }
-        Ok(Some(self.buffer.split_to(frame_bytes).freeze()))
-    }
-
-    /// Whether the stream may end here: no frame is begun.
-    pub fn is_between_frames(&self) -> bool {
-        !self.buffer.has_remaining()
-    }
-
-    /// The bytes behind the frames cut so far: the raw bytes that follow [`PartReply::Part`].
-    pub fn into_rest(self) -> Bytes {
-        self.buffer.freeze()
-    }
 }

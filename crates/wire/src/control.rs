@@ -228,7 +228,7 @@ pub enum ByeCode {
     BadPart,
     /// 0x1e: too many messages in too short a time.
     TooFast,
-    /// A code of a later version.
+    /// A code of a later version; never one of the numbers above.
     Other(u16),
 }
 

@@ -9,8 +9,8 @@ pub mod ticket;
 mod types;
 
 pub use codec::{
-    DecodeError, Decoded, EncodeError, FrameKind, FrameReader, ValueError, decode_client, decode_peer, decode_reply,
-    decode_request, decode_server, encode_client, encode_peer, encode_reply, encode_request, encode_server,
+    DecodeError, Decoded, EncodeError, FrameKind, ValueError, decode_client, decode_peer, decode_reply, decode_request,
+    decode_server, encode_client, encode_peer, encode_reply, encode_request, encode_server,
 };
 pub use parts::{PartRanges, PartRangesError};
 pub use types::{PeerCoordinates, PeerId, PeerLimits, SessionToken, Source, UploadContract};

@@ -21,7 +21,7 @@
 use crate::PeerId;
 use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, VerifyingKey};
-use hybrid_manifest::{ContentId, ServerKey};
+use hybrid_manifest::{ContentId, ServerKey, server_key};
 use hybrid_units::{Duration, UnixTime};
 use std::fmt;
 use std::net::IpAddr;
@@ -40,7 +40,7 @@ const SIGNED_BYTES: usize = 93;
 /// The longest life of a ticket: two hours, after which a revoked peer is out at the latest while the server is there.
 pub const TTL_MAX: Duration = Duration::from_secs(7_200);
 
-/// How far the clocks of server and peers may differ: five minutes, as for Kerberos (RFC 4120 section 5.2.3 and common use).
+/// How far the clocks of server and peers may differ: five minutes, as clocks that nobody looks after do.
 pub const CLOCK_SLACK: Duration = Duration::from_secs(300);
 
 /// How long the server must be away before expired tickets are accepted at all: one restart is not an outage.
@@ -329,7 +329,7 @@ impl Ticket {
         roles: Roles,
     ) -> Self {
         Self {
-            key_id: key_id(&ServerKey::from_bytes(key.verifying_key().to_bytes())),
+            key_id: key_id(&server_key(key)),
             content,
             peer,
             issued: now,
