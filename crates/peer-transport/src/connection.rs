@@ -222,13 +222,21 @@ impl Streams {
             Err(_) => return,
         };
         let number = PartNumber::new(request.number);
+        // The peer has said all it may on this stream; what else it sends is not read.
+        drop(frames);
         let stopped = send.stopped();
-        let responder = Responder::new(send, number);
-        let answered = responder.answered();
+        let (responder, answered) = Responder::new(send, number);
         trace!(connection = self.id.0, part = request.number, "asked");
         let event = Event::PartRequested { connection: self.id, number, responder };
-        if self.events.send(event).await.is_ok() && matches!(stopped.await, Ok(Some(_))) && !answered.get() {
-            drop(self.events.send(Event::RequestCancelled { connection: self.id, number }).await);
+        if self.events.send(event).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            // A stream that we reset never wakes who waits for its stop, so this task must not depend on that.
+            _ = answered => {}
+            stopped = stopped => if matches!(stopped, Ok(Some(_))) {
+                drop(self.events.send(Event::RequestCancelled { connection: self.id, number }).await);
+            }
         }
     }
 

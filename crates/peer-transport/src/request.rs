@@ -10,9 +10,9 @@ use hybrid_units::BytesPerSecond;
 use hybrid_wire::control::ByeCode;
 use hybrid_wire::peer::{PartReply, Request};
 use hybrid_wire::{encode_reply, encode_request};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::convert::Infallible;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Close code of a stream that is no longer wanted (RFC 9000 section 19.5). Streams need no other.
@@ -148,36 +148,20 @@ impl PushedPart {
     }
 }
 
-/// Whether a request was answered, for the task that watches for its cancellation.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answered(Arc<AtomicBool>);
-
-impl Answered {
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// Answers one request; dropped, it refuses.
 #[derive(Debug)]
 pub struct Responder {
     sending: Sending,
     number: PartNumber,
-    answered: Answered,
+    /// Its end tells the task that watches for a cancellation that there is nothing to watch any more.
+    waiting: oneshot::Sender<Infallible>,
 }
 
 impl Responder {
-    pub(crate) fn new(send: quinn::SendStream, number: PartNumber) -> Self {
-        Self { sending: Sending { send, sent_bytes: 0, finished: false }, number, answered: Answered::default() }
-    }
-
-    pub(crate) fn answered(&self) -> Answered {
-        self.answered.clone()
-    }
-
-    fn answer(self) -> (Sending, PartNumber) {
-        self.answered.0.store(true, Ordering::Release);
-        (self.sending, self.number)
+    /// A responder, and what ends when it answers or is dropped.
+    pub(crate) fn new(send: quinn::SendStream, number: PartNumber) -> (Self, oneshot::Receiver<Infallible>) {
+        let (waiting, answered) = oneshot::channel();
+        (Self { sending: Sending { send, sent_bytes: 0, finished: false }, number, waiting }, answered)
     }
 
     /// Sends the part, at most this fast, with the number of requests that wait here.
@@ -185,13 +169,15 @@ impl Responder {
     /// Returns when the peer has it all or wants no more, with the bytes that went out: fewer than the part has if it was cut
     /// short.
     pub async fn send_part(self, bytes: Bytes, queue: u8, pace: Option<BytesPerSecond>) -> u64 {
-        let (sending, number) = self.answer();
+        let Self { sending, number, waiting } = self;
+        drop(waiting);
         sending.run(number, bytes, queue, pace).await
     }
 
     /// Answers with `Busy` or `Gone`.
     pub async fn refuse(self, reply: &PartReply) {
-        let (mut sending, _) = self.answer();
+        let Self { mut sending, waiting, .. } = self;
+        drop(waiting);
         if sending.write_reply(reply).await.is_ok() {
             sending.finish();
         }

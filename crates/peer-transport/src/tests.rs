@@ -117,7 +117,8 @@ impl Pair {
     ) -> (tokio::task::JoinHandle<Result<PartAnswer, RequestError>>, Responder) {
         let dialler = self.dialler.clone();
         let asking = tokio::spawn(async move { dialler.request(PartNumber::new(number), length_bytes).await });
-        let (got, responder) = requested(&mut self.answerer_events).await;
+        let asked = timeout(DEADLINE, requested(&mut self.answerer_events));
+        let (got, responder) = asked.await.expect("the request comes");
         assert_eq!(got, PartNumber::new(number));
         (asking, responder)
     }
@@ -363,6 +364,30 @@ async fn a_waiting_request_can_be_cancelled() {
         other => panic!("{other:?}"),
     }
     assert_eq!(responder.send_part(part(4, 10), 0, None).await, 0, "nobody wants it any more");
+}
+
+#[tokio::test]
+async fn cancelled_and_dropped_requests_leave_nothing_behind() {
+    let mut pair = Pair::new().await;
+    // Four times the streams that may be open at one time, each way of ending them.
+    for number in 0..64 {
+        let (asking, responder) = pair.ask(number, 10).await;
+        match number % 3 {
+            0 => {
+                drop(responder);
+                assert_eq!(asking.await.unwrap(), Err(RequestError::Dropped));
+            }
+            1 => {
+                asking.abort();
+                drop(asking.await);
+                responder.refuse(&PartReply::Gone).await;
+            }
+            _ => {
+                responder.refuse(&PartReply::Gone).await;
+                assert_eq!(asking.await.unwrap(), Ok(PartAnswer::Gone));
+            }
+        }
+    }
 }
 
 #[tokio::test]
