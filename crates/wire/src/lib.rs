@@ -1,4 +1,54 @@
 //! How server, clients and peers say it: messages, tickets and their codec.
+//!
+//! - [`control`]: what a client and the server say on the control channel;
+//! - [`peer`]: what peers say to each other, and how a part is asked for;
+//! - [`codec`]: all of that as bytes, with limits on what is taken;
+//! - [`ticket`]: the right to take part in a swarm, signed by the server and checked by peers without it;
+//! - [`address`]: which addresses may be dialled because a message named them.
+//!
+//! The bytes are specified in `docs/spec/wire.md`, with vectors that the tests read.
+//!
+//! This crate opens no connection, reads no clock and decides nothing: what to say is up to `coordinator` and `session`, how
+//! bytes travel is up to the transports.
+//! Nothing that a remote sends makes it panic, and each error of decoding knows the code to end the channel with.
+//!
+//! ```
+//! use hybrid_manifest::{ContentId, SigningKey, server_key};
+//! use hybrid_units::{Duration, UnixTime};
+//! use hybrid_wire::peer::{Hello, PeerMessage};
+//! use hybrid_wire::ticket::{Roles, Ticket, TicketPolicy};
+//! use hybrid_wire::{Decoded, PROTOCOL_VERSION, PartRanges, PeerId, decode_peer, encode_peer};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The server lets a peer in for half an hour.
+//! let key = SigningKey::from_bytes(&[1; 32]);
+//! let (content, peer) = (ContentId::from_bytes([2; 32]), PeerId::from_bytes([3; 32]));
+//! let now = UnixTime::from_secs(1_800_000_000);
+//! let ticket = Ticket::issue(&key, content, peer, now, Duration::from_secs(1_800), Roles::LEECH);
+//!
+//! // The peer shows its ticket to another one.
+//! let hello = Hello {
+//!     version: PROTOCOL_VERSION,
+//!     content,
+//!     part_len_bytes: 131_072,
+//!     ticket: ticket.sign(&key),
+//!     has: PartRanges::empty(),
+//!     uploads: true,
+//! };
+//! let frame = encode_peer(&PeerMessage::Hello(hello))?;
+//!
+//! // Which reads it, and checks the ticket with what the manifest and the TLS handshake say.
+//! let Decoded::Message(PeerMessage::Hello(hello)) = decode_peer(&frame)? else { panic!("a hello was sent") };
+//! let keys = [server_key(&key)];
+//! let checked = Ticket::check(&hello.ticket, &TicketPolicy::new(&keys, content, peer, now))?;
+//! assert_eq!(checked, ticket);
+//!
+//! // What is no frame is an error that says how to end the connection.
+//! let error = decode_peer(b"GET / HTTP/1.1\r\n").expect_err("not a frame");
+//! assert_eq!(error.bye_code().to_u16(), 0x14);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod address;
 pub mod codec;
