@@ -109,7 +109,8 @@ impl ServerClient {
             .pool_idle_timeout(Duration::from_secs(45))
             .pool_max_idle_per_host(config.idle_connections_max)
             .http1_max_headers(64)
-            .http1_max_buf_size(512 << 10)
+            // Headers longer than this are refused (hyper may take twice as much before it looks).
+            .http1_max_buf_size(256 << 10)
             .build(connector.clone());
         let user_agent =
             HeaderValue::from_str(&config.user_agent).unwrap_or_else(|_| HeaderValue::from_static("hybrid"));

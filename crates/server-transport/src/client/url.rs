@@ -62,11 +62,12 @@ impl ServerUrl {
         if authority.as_str().contains('@') {
             return Err(UrlError::UserInfo);
         }
-        if authority.host().is_empty() || (authority.port().is_some() && authority.port_u16().is_none()) {
-            return Err(UrlError::Invalid);
-        }
-        if authority.port_u16() == Some(0) {
-            return Err(UrlError::Port);
+        let port = authority.as_str().strip_prefix(authority.host()).ok_or(UrlError::Invalid)?;
+        match port.strip_prefix(':').map(str::parse::<u16>) {
+            _ if authority.host().is_empty() => return Err(UrlError::Invalid),
+            Some(Ok(0)) => return Err(UrlError::Port),
+            Some(Err(_)) => return Err(UrlError::Invalid),
+            Some(Ok(_)) | None => {}
         }
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let server = Self { secure, authority: authority.as_str().to_ascii_lowercase(), base_path: String::new() };
