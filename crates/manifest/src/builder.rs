@@ -163,3 +163,53 @@ impl OpenSegment {
         Self { len: 0, closed_parts: 0, hasher: subtree_hasher(0) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MAX_PARTS;
+
+    fn lens(calls: &[Option<usize>]) -> Vec<u64> {
+        let mut builder = Builder::new(PartLen::MIN);
+        for call in calls {
+            match call {
+                Some(len) => builder.write(&vec![1; *len]).unwrap(),
+                None => builder.end_segment().unwrap(),
+            }
+        }
+        builder.finish().unwrap().layout().segments().map(|span| span.len()).collect()
+    }
+
+    #[test]
+    fn where_segments_end() {
+        for (calls, expected) in [
+            (&[][..], &[0][..]),
+            (&[Some(0)], &[0]),
+            (&[Some(5)], &[5]),
+            (&[None], &[0]),
+            (&[Some(5), None], &[5]),
+            (&[Some(5), None, Some(0)], &[5]),
+            (&[Some(5), None, None], &[5, 0]),
+            (&[Some(16_384), None, Some(16_385)], &[16_384, 16_385]),
+        ] {
+            assert_eq!(lens(calls), expected, "{calls:?}");
+        }
+    }
+
+    #[test]
+    fn limits() {
+        let mut builder = Builder::new(PartLen::MIN);
+        for _ in 0..MAX_SEGMENTS {
+            builder.end_segment().unwrap();
+        }
+        assert_eq!(builder.end_segment(), Err(LayoutError::Segments { got: 100_001 }.into()));
+
+        let mut builder = Builder::new(PartLen::MIN);
+        builder.part_ids = vec![PartId::from_bytes([0; 32]); MAX_PARTS as usize - 1];
+        builder.write(&[0; 16_384]).unwrap();
+        let expected = LayoutError::Parts { segment: 0, part_len_bytes: 16_384 };
+        assert_eq!(builder.write(&[0]), Err(expected.into()));
+        let layout = Layout::new(PartLen::MIN, &[1]).unwrap();
+        assert_eq!(Prepared::from_part_ids(layout, vec![]), Err(PrepareError::Count { expected: 1, got: 0 }));
+    }
+}

@@ -65,3 +65,59 @@ impl Manifest {
         serde_json::to_string_pretty(&json).expect("text, numbers and lists always make JSON")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Builder, Kind, Manifest, ManifestSpec, PartLen, SegmentSpec, ServerKey};
+    use hybrid_units::{Duration, UnixTime};
+
+    #[test]
+    fn as_people_read_it() {
+        let mut builder = Builder::new(PartLen::MIN);
+        builder.write(b"abc").unwrap();
+        builder.end_segment().unwrap();
+        builder.end_segment().unwrap();
+        let mut spec = ManifestSpec::new("a \"b\".ts");
+        assert!(
+            Manifest::new(spec.clone(), &builder.clone().finish().unwrap(), ServerKey::from_bytes([1; 32])).is_err()
+        );
+        spec.name = "film/a.ts".to_owned();
+        spec.kind = Kind::Streaming;
+        spec.not_after = UnixTime::from_secs(1_795_365_537);
+        spec.segments = vec![SegmentSpec::new(Some(Duration::from_millis(2_500)), Some("1.ts".to_owned()))];
+        let manifest = Manifest::new(spec, &builder.finish().unwrap(), ServerKey::from_bytes([1; 32])).unwrap();
+        let expected = r#"{
+  "version": 1,
+  "content": "CONTENT",
+  "name": "film/a.ts",
+  "media_type": "application/octet-stream",
+  "kind": "streaming",
+  "total_bytes": 3,
+  "part_bytes": 16384,
+  "parts": 1,
+  "epoch": 0,
+  "not_before": "1970-01-01T00:00:00Z",
+  "not_after": "2026-11-22T16:38:57Z",
+  "grace_seconds": 0,
+  "server_keys": [
+    "0101010101010101010101010101010101010101010101010101010101010101"
+  ],
+  "segments": [
+    {
+      "bytes": 3,
+      "hash": "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85",
+      "duration_seconds": 2.5,
+      "name": "1.ts"
+    },
+    {
+      "bytes": 0,
+      "hash": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"
+    }
+  ],
+  "part_ids": [
+    "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
+  ]
+}"#;
+        assert_eq!(manifest.to_json(), expected.replace("CONTENT", &manifest.content().to_string()));
+    }
+}
