@@ -233,4 +233,42 @@ mod tests {
             assert_eq!(seen, (0..2 * parts as usize - 1).collect::<Vec<_>>(), "{parts} parts");
         }
     }
+
+    #[test]
+    fn proofs_in_the_largest_trees_stay_within_their_limits() {
+        let most = crate::MAX_PARTS;
+        for parts in [1, 2, 3, most / 2 + 1, most - 1, most] {
+            let tree = HashTree::new(parts, SegmentHash::from_bytes([1; 32]));
+            for first in [0, 1, parts / 3, parts / 2, parts - 1].into_iter().filter(|&first| first < parts) {
+                for count in [1, 2, 4_096, parts - first].into_iter().filter(|&count| first + count <= parts) {
+                    let (left, right) = tree.sibling_counts(Span { first, count });
+                    assert!(
+                        left.max(right) <= 20,
+                        "{left} and {right} siblings of {count} parts from {first} of {parts}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Only what lies beside the run is visited, however large the tree.
+    #[test]
+    fn a_proof_in_a_large_tree() {
+        let parts = 70_001u32;
+        let ids: Vec<_> = (0..parts).map(|n| PartId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())).collect();
+        let hash = segment_hash(&ids);
+        let (mut server, mut client) = (HashTree::new(parts, hash), HashTree::new(parts, hash));
+        let all = Span { first: 0, count: parts };
+        assert!(server.insert(all, ids.iter().map(|id| *id.as_bytes())));
+        let run = Span { first: 65_530, count: 256 };
+        let proof = server.prove(run).unwrap();
+        assert_eq!((proof.left, proof.values.len() - proof.left - 256), server.sibling_counts(run));
+        let carried = proof.values.len();
+        assert!(client.insert(run, proof.values.into_iter()));
+        // What was carried, and the nodes above it.
+        assert_eq!(client.known.iter().filter(|known| **known).count(), 2 * carried - 1);
+        assert_eq!(client.id(65_785), Some(ids[65_785]));
+        assert_eq!(client.id(65_529), None);
+        assert_eq!(client.id(parts), None);
+    }
 }

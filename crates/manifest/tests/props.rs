@@ -474,8 +474,7 @@ fn made() -> impl Strategy<Value = Made> {
 }
 
 proptest! {
-    // Fewer, since unoptimised signatures take milliseconds.
-    #![proptest_config(cases(32))]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn manifests_come_back_as_they_were(Made { manifest, key } in made()) {

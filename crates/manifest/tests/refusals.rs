@@ -202,7 +202,7 @@ fn sections() {
     let decoded = decode(&optional).expect("what need not be understood is left alone");
     assert_eq!(**decoded.manifest(), file());
     assert_eq!(decoded.encode(), optional, "it is passed on as it came");
-    for at in (optional.len() - 64 - 15 - 8..optional.len() - 64).step_by(3) {
+    for at in 0..optional.len() {
         let mut changed = optional.clone();
         changed[at] ^= 1;
         assert!(decode(&changed).is_err(), "the signature covers byte {at}");
@@ -210,15 +210,14 @@ fn sections() {
 }
 
 #[test]
-fn flipped_bits_are_found() {
-    let bytes = Sections::of(&stream(Kind::Live, &[b"one"])).signed();
-    // Every bit of the header, and one of each byte behind it: unoptimised signatures take milliseconds.
-    let header = (0..16).flat_map(|at| (0..8).map(move |bit| (at, bit)));
-    for (at, bit) in header.chain((16..bytes.len()).map(|at| (at, at % 8))) {
+fn every_flipped_bit_is_found() {
+    let bytes = Sections::of(&stream(Kind::Streaming, &[b"one", b"two"])).signed();
+    for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << bit;
-        let trust = if at % 2 == 0 { Trust::FirstUse } else { Trust::key(server_key(&key())) };
-        assert!(SignedManifest::decode(&flipped, &trust).is_err(), "bit {bit} of byte {at}");
+        for trust in [Trust::FirstUse, Trust::key(server_key(&key()))] {
+            assert!(SignedManifest::decode(&flipped, &trust).is_err(), "bit {bit} of byte {at}, {trust:?}");
+        }
     }
 }
 
