@@ -371,10 +371,9 @@ impl Session {
         if let PartSource::Peer(id) = source
             && let Some(connection) = self.connections.get_mut(&id)
         {
-            match connection.answered(number) {
-                Some(asked) => connection.measure(asked, length, now),
-                // Pushed, or given up in the meantime: welcome all the same.
-                None => {}
+            // What was not asked for was pushed, or given up in the meantime: welcome all the same.
+            if let Some(asked) = connection.answered(number) {
+                connection.measure(asked, length, now);
             }
         }
         let Some(place) = self.manifest.layout().part(number) else {
@@ -687,6 +686,8 @@ impl Session {
 
     fn on_peer_connected(&mut self, now: Instant, id: ConnectionId, peer: PeerId, outgoing: bool, hello: Hello) {
         self.known.dialled(peer);
+        // A driver that uses a number again has forgotten to say that the first connection ended.
+        self.remove_connection(now, id, ByeCode::Duplicate);
         if let Err((code, reason)) = self.check_hello(now, peer, outgoing, &hello) {
             let bye = Bye { code, reason: reason.to_owned() };
             self.out.push_back(Output::ClosePeer { connection: id, bye });
