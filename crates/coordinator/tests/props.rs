@@ -1,6 +1,8 @@
 //! Whatever clients say, and in whatever order, a coordinator neither panics nor contradicts itself, and gives no client an
 //! address that its policy does not admit.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 use ed25519_dalek::SigningKey;
 use hybrid_coordinator::{ClientId, Config, Coordinator, Input, Output, PartVerdict, TicketIssuer};
 use hybrid_manifest::{ContentId, PartLen, PartNumber};

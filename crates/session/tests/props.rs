@@ -1,6 +1,8 @@
 //! Whatever server and peers say, and in whatever order, a session neither panics nor contradicts itself, and stores nothing
 //! but the content.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use hybrid_manifest::{Builder, Manifest, ManifestSpec, PartIds, PartLen, PartNumber, PartRange, server_key};

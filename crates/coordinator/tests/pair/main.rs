@@ -54,7 +54,6 @@ fn a_flash_crowd_ends_near_the_fluid_bound() {
         let bound = (file / server).max(16.0 * file / (server + 16.0 * peer));
         let last = world.clients.iter().filter_map(|client| client.complete_at).max().expect("all are complete");
         let ratio = last.as_micros() as f64 / 1e6 / bound;
-        println!("seed {seed}: last / bound = {ratio:.3}, copies {:.2}", world.server_sent as f64 / file);
         assert!(ratio < 1.25, "last / bound = {ratio:.2}; {}", world.describe());
     }
 }

@@ -317,7 +317,7 @@ impl World {
         match event {
             Event::Arrive(index) => self.arrive(index),
             Event::Leave(index) => self.leave(index),
-            Event::ToServer(index, message) => self.to_server(index, message),
+            Event::ToServer(index, message) => self.deliver_to_server(index, message),
             Event::ServerInput(input) => self.server(input),
             Event::Client(index, input) => {
                 if self.clients[index].online {
@@ -384,7 +384,7 @@ impl World {
         }
     }
 
-    fn to_server(&mut self, index: usize, message: ClientMessage) {
+    fn deliver_to_server(&mut self, index: usize, message: ClientMessage) {
         if !self.server_alive {
             return;
         }
@@ -440,7 +440,7 @@ impl World {
                 Output::Event(_) => {}
             }
         }
-        if self.sequence % 16 == 0 {
+        if self.sequence.is_multiple_of(16) {
             self.coordinator.check_invariants();
         }
     }
@@ -565,7 +565,7 @@ impl World {
                             ));
                         }
                     }
-                    Output::SendPeer { connection, message } => self.to_peer(index, connection, message),
+                    Output::SendPeer { connection, message } => self.deliver_to_peer(index, connection, message),
                     Output::ClosePeer { connection, bye } => {
                         if let Some((to, Some(theirs))) = self.clients[index].peers.remove(&connection) {
                             let closed = Input::PeerClosed { connection: theirs, code: bye.code };
@@ -604,7 +604,7 @@ impl World {
                 }
             }
             // Each looks at every part: on all steps it would be most of the run.
-            if self.sequence % 16 == 0 {
+            if self.sequence.is_multiple_of(16) {
                 self.clients[index].session.check_invariants();
             }
         }
@@ -620,7 +620,7 @@ impl World {
         hybrid_session::Input::HashesReceived { proofs: encoded.into() }
     }
 
-    fn to_peer(&mut self, index: usize, connection: ConnectionId, message: PeerMessage) {
+    fn deliver_to_peer(&mut self, index: usize, connection: ConnectionId, message: PeerMessage) {
         if let Some((to, Some(theirs))) = self.clients[index].peers.get(&connection).copied() {
             self.after_delay(Event::Client(to, hybrid_session::Input::PeerMessage { connection: theirs, message }));
         }
