@@ -683,6 +683,28 @@ fn lists_beyond_their_caps_are_refused() {
     }
 }
 
+/// With the head alone: nobody waits for, or makes room for, a body that is too long.
+#[test]
+fn long_bodies_are_refused_by_their_head() {
+    let head = |length: usize, number: u8| {
+        let [a, b, c, d] = u32::try_from(length).expect("fits").to_le_bytes();
+        [a, b, c, d, number]
+    };
+    for &kind in FrameKind::ALL {
+        let max = kind.body_bytes_max();
+        assert_eq!(body_bytes(&head(1 + max, kind.number())), Ok(max));
+        let refused = if max + 2 > MAX_FRAME_BYTES {
+            DecodeError::FrameLength { length: u32::try_from(max + 2).expect("fits") }
+        } else {
+            DecodeError::BodyLength { kind, got: max + 1 }
+        };
+        assert_eq!(body_bytes(&head(2 + max, kind.number())), Err(refused));
+    }
+    // A kind of a later version may take a whole frame, and no more.
+    assert_eq!(body_bytes(&head(MAX_FRAME_BYTES, 0x7f)), Ok(MAX_FRAME_BYTES - 1));
+    assert!(body_bytes(&head(MAX_FRAME_BYTES + 1, 0x7f)).is_err());
+}
+
 /// A count that no frame can keep ends at the frame's end, in each place where a count stands.
 #[test]
 fn huge_claims_fail_fast() {

@@ -266,6 +266,7 @@ pub(crate) fn refused() -> Vec<(&'static str, Channel, ByeCode, Vec<u8>)> {
         ("bye-not-utf-8", Channel::Peer, Protocol, frame(0x80, &[0, 1, 0xff])),
         ("bye-with-a-line-break", Channel::Peer, Protocol, frame(0x80, &[0, 1, b'\n'])),
         ("bye-with-an-escape", Channel::Peer, Protocol, frame(0x80, &[0, 1, 0x1b])),
+        ("directive-with-an-escape", Channel::Server, Protocol, frame(0x92, &[1, 1, 1, 1, 0x1b, 0, 0, 0, 0, 0, 0])),
         ("bye-of-101", Channel::Peer, Protocol, frame(0x80, &[&[0, 101][..], &[b'a'; 101]].concat())),
         ("have-empty-run", Channel::Peer, PartSet, frame(0x22, &[1, 0, 0, 0])),
         ("have-touching-runs", Channel::Peer, PartSet, frame(0x22, &[2, 0, 1, 0, 1, 0])),
