@@ -12,6 +12,7 @@ use hybrid_wire::address::{AddressPolicy, dialable};
 use hybrid_wire::control::{Join, Report, ServerMessage, Want};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, SessionToken, Source, UploadContract};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -207,8 +208,14 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Cases that failed once are kept beside the tests and tried first.
+fn config() -> ProptestConfig {
+    let failures = FileFailurePersistence::Direct("proptest-regressions/props.txt");
+    ProptestConfig { cases: 400, failure_persistence: Some(Box::new(failures)), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(config())]
 
     #[test]
     fn any_sequence_of_events(steps in prop::collection::vec(steps(), 1..150)) {

@@ -14,6 +14,7 @@ use hybrid_wire::peer::{AskProofs, Have, Hello, PeerMessage, Proofs};
 use hybrid_wire::ticket::{Roles, Ticket};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ struct World {
 }
 
 fn world(inline: bool) -> World {
-    let bytes: Bytes = (0..LEN).map(|i| (i * i % 251) as u8).collect();
+    let bytes: Bytes = (0..LEN).map(|i| u8::try_from(i * i % 251).unwrap()).collect();
     let key = SigningKey::from_bytes(&[9; 32]);
     let mut builder = Builder::new(PartLen::MIN);
     builder.write(&bytes).unwrap();
@@ -115,7 +116,7 @@ fn numbers(parts: &[u32]) -> PartRanges {
 fn coordinates(peers: &[u8]) -> Vec<PeerCoordinates> {
     // Every other one is where no one may be dialled.
     let address = |index: &u8| {
-        let net = if index % 2 == 0 { 10 } else { 127 };
+        let net = if index.is_multiple_of(2) { 10 } else { 127 };
         format!("{net}.0.0.{}:7000", index + 1).parse().unwrap()
     };
     peers.iter().map(|index| PeerCoordinates { peer: peer(*index), address: address(index) }).collect()
@@ -308,8 +309,14 @@ fn run(inline: bool, upload: bool, held: &[u32], steps: &[Step]) -> Result<(), T
     Ok(())
 }
 
+/// Cases that failed once are kept beside the tests and tried first.
+fn config() -> ProptestConfig {
+    let failures = FileFailurePersistence::Direct("proptest-regressions/props.txt");
+    ProptestConfig { cases: 400, failure_persistence: Some(Box::new(failures)), ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(config())]
 
     #[test]
     fn any_sequence_of_events(
