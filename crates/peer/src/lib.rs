@@ -1,1 +1,3 @@
-//! Under construction.
+//! The client as a library: session, part store and both transports.
+
+pub mod store;
