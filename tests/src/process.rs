@@ -1,0 +1,233 @@
+//! The programs as processes.
+
+use crate::{binaries, poll};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// The loopback range, which nobody is given or dials unless it is admitted.
+const LOOPBACK: &str = "127.0.0.0/8";
+
+/// `hybrid-server` with these arguments.
+pub fn server_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binaries().join("hybrid-server"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+/// `hybrid-peer` with these arguments.
+pub fn peer_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binaries().join("hybrid-peer"));
+    command.args(arguments).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs a program that ends by itself.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run_to_end(mut command: Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+/// Lines of a program's output as they come.
+#[derive(Clone, Debug, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn collect(&self, output: impl Read + Send + 'static) -> JoinHandle<()> {
+        let lines = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                lines.0.lock().expect("no holder panics").push(line);
+            }
+        })
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().expect("no holder panics").clone()
+    }
+}
+
+/// A running program; it is killed when the test is done with it.
+#[derive(Debug)]
+struct Running {
+    name: String,
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Running {
+    fn start(name: String, mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        let (stdout, stderr) = (Lines::default(), Lines::default());
+        stdout.collect(child.stdout.take().expect("piped"));
+        stderr.collect(child.stderr.take().expect("piped"));
+        Self { name, child, stdout, stderr }
+    }
+
+    fn said(&self) -> String {
+        let tail = |lines: &Lines| {
+            let all = lines.all();
+            all[all.len().saturating_sub(30)..].join("\n")
+        };
+        format!("{} said:\n{}\n-- and on stderr:\n{}", self.name, tail(&self.stdout), tail(&self.stderr))
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our own child")
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(status.success(), "{} was gone already", self.name);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.said());
+        }
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// A `hybrid-server` that serves a folder on a port of the system's choice.
+#[derive(Debug)]
+pub struct ServerProcess {
+    running: Running,
+    address: String,
+    _state: tempfile::TempDir,
+}
+
+impl ServerProcess {
+    /// Starts one and waits until it serves.
+    ///
+    /// # Panics
+    /// When it does not come to serve.
+    pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let folder = folder.to_str().expect("a plain path");
+        let state_path = state.path().to_str().expect("a plain path");
+        let mut command = server_command(&["serve", folder, "--listen", "127.0.0.1:0", "--state", state_path]);
+        command.args(["--allow-peers", LOOPBACK]).args(arguments);
+        let mut running = Running::start("hybrid-server".to_owned(), command);
+        let address = poll("the server to listen", || {
+            if running.ended().is_some() {
+                panic!("the server ended; {}", running.said());
+            }
+            let line = running.stdout.all().into_iter().find(|line| line.contains("listening on "))?;
+            line.split_whitespace().last().map(ToOwned::to_owned)
+        });
+        Self { running, address, _state: state }
+    }
+
+    /// The URL of a content.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}/{path}", self.address.trim_end_matches('/'))
+    }
+
+    /// What it printed, for messages.
+    pub fn said(&self) -> String {
+        self.running.said()
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.running.child.kill().expect("our own child");
+        self.running.child.wait().expect("our own child");
+    }
+}
+
+/// A `hybrid-peer get` whose events are read as they come.
+#[derive(Debug)]
+pub struct PeerProcess {
+    running: Running,
+    output: PathBuf,
+}
+
+impl PeerProcess {
+    /// Starts one with a cache and an output file of its own in `folder`.
+    pub fn start(name: &str, url: &str, folder: &Path, arguments: &[&str]) -> Self {
+        let output = folder.join(format!("{name}.out"));
+        let cache = folder.join(format!("{name}.cache"));
+        let mut command = peer_command(&["get", url, "--json", "--allow-peers", LOOPBACK]);
+        command.arg("-o").arg(&output).arg("--cache").arg(&cache).args(arguments);
+        Self { running: Running::start(name.to_owned(), command), output }
+    }
+
+    /// The file that it writes.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// All events so far.
+    ///
+    /// # Panics
+    /// When a line of the program's output is no JSON object with an `event`.
+    pub fn events(&self) -> Vec<Value> {
+        let parse = |line: &String| -> Value {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("'{line}' is no JSON: {error}"));
+            assert!(value["event"].is_string(), "'{line}' has no event");
+            value
+        };
+        self.running.stdout.all().iter().map(parse).collect()
+    }
+
+    /// The first event of this name, once it has come.
+    ///
+    /// # Panics
+    /// When the program ends without it, or it does not come in time.
+    pub fn wait_for(&mut self, event: &str) -> Value {
+        let what = format!("the event {event} of {}", self.running.name);
+        poll(&what, || {
+            let ended = self.running.ended();
+            let found = self.events().into_iter().find(|value| value["event"] == event);
+            assert!(found.is_some() || ended.is_none(), "ended with {ended:?} before {what}; {}", self.running.said());
+            found
+        })
+    }
+
+    /// Waits until an event makes `wanted` say yes.
+    pub fn wait_until(&mut self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        poll(what, || {
+            let ended = self.running.ended();
+            let found = self.events().into_iter().find(&mut wanted);
+            assert!(found.is_some() || ended.is_none(), "ended with {ended:?} before {what}; {}", self.running.said());
+            found
+        })
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let name = self.running.name.clone();
+        poll(&format!("the end of {name}"), || self.running.ended())
+    }
+
+    /// Kills it as `kill -9` does.
+    ///
+    /// # Panics
+    /// When it is not ours to kill.
+    pub fn kill(&mut self) {
+        self.running.child.kill().expect("our own child");
+        self.running.child.wait().expect("our own child");
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.running.signal("-INT");
+    }
+
+    /// What it printed, for messages.
+    pub fn said(&self) -> String {
+        self.running.said()
+    }
+}

@@ -1,0 +1,188 @@
+//! One server and eight peers, all real processes on loopback.
+
+use hybrid_tests::badpeer::Polluter;
+use hybrid_tests::{PeerProcess, ServerProcess, content};
+use serde_json::Value;
+use std::path::Path;
+
+const PEERS: usize = 8;
+const DIRECT: usize = 2;
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) {
+    std::fs::write(folder.join(name), bytes).expect("room for a file");
+}
+
+/// The first two come before the others, so that it is known who is served directly.
+fn start_peers(url: &str, folder: &Path, count: usize) -> Vec<PeerProcess> {
+    let mut peers: Vec<PeerProcess> = Vec::new();
+    for index in 0..count {
+        let mut peer = PeerProcess::start(&format!("peer{index}"), url, folder, &["--stay", "forever"]);
+        if index < DIRECT {
+            peer.wait_for("mode");
+        }
+        peers.push(peer);
+    }
+    peers
+}
+
+/// Each peer's file is the source; gives the summaries.
+fn finish(peers: &mut [PeerProcess], bytes: &[u8]) -> Vec<Value> {
+    for peer in peers.iter_mut() {
+        peer.wait_for("complete");
+        let written = std::fs::read(peer.output()).expect("the file that the peer wrote");
+        assert!(written == bytes, "{} bytes that differ from the source; {}", written.len(), peer.said());
+    }
+    let summary = |peer: &mut PeerProcess| {
+        peer.interrupt();
+        peer.wait_for("summary")
+    };
+    peers.iter_mut().map(summary).collect()
+}
+
+fn from(summary: &Value, source: &str) -> u64 {
+    summary["bytes"][source].as_u64().unwrap_or_else(|| panic!("no bytes from {source} in {summary}"))
+}
+
+const SERVER_SOURCES: [&str; 3] = ["server-direct", "server-grant", "server-rescue"];
+
+fn swarm_of(len: usize) {
+    let bytes = content(len, 7);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let served = folder.path().join("served");
+    std::fs::create_dir(&served).expect("an empty folder");
+    write(&served, "file.bin", &bytes);
+    let server = ServerProcess::start(&served, &["--direct-clients", &DIRECT.to_string()]);
+    let mut peers = start_peers(&server.url("file.bin"), folder.path(), PEERS);
+    let summaries = finish(&mut peers, &bytes);
+
+    let total = bytes.len() as u64;
+    for (index, summary) in summaries.iter().enumerate() {
+        let all: u64 = SERVER_SOURCES.iter().chain(&["peer", "store"]).map(|source| from(summary, source)).sum();
+        assert_eq!(all, total, "peer {index}: each byte has one source: {summary}");
+        let mode = if index < DIRECT { "client-server" } else { "peer-to-peer" };
+        assert_eq!(summary["mode_at_join"], mode, "peer {index}: {summary}");
+        if index < DIRECT {
+            assert_eq!(from(summary, "server-direct"), total, "peer {index} was served directly: {summary}");
+        }
+    }
+    let sent: u64 = summaries.iter().flat_map(|summary| SERVER_SOURCES.map(|source| from(summary, source))).sum();
+    // Contents of few parts are mostly starters; from 100 parts on the swarm carries the load.
+    if len >= 30_000_000 {
+        let copies = sent as f64 / total as f64;
+        assert!(copies < 4.0, "the server sent {copies:.2} copies to {PEERS} peers; {}", server.said());
+    }
+}
+
+#[test]
+fn an_empty_file() {
+    swarm_of(0);
+}
+
+#[test]
+fn a_file_of_one_byte() {
+    swarm_of(1);
+}
+
+#[test]
+fn a_small_file() {
+    swarm_of(100_000);
+}
+
+#[test]
+fn a_file_whose_part_ids_come_with_the_manifest() {
+    swarm_of(30_000_000);
+}
+
+#[test]
+fn a_file_whose_part_ids_are_asked_for() {
+    swarm_of(80_000_000);
+}
+
+#[test]
+fn a_polluter_is_dropped_and_nothing_wrong_is_written() {
+    let bytes = content(30_000_000, 9);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let served = folder.path().join("served");
+    std::fs::create_dir(&served).expect("an empty folder");
+    write(&served, "file.bin", &bytes);
+    let server = ServerProcess::start(&served, &["--direct-clients", "2"]);
+    let url = server.url("file.bin");
+
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // It takes one of the two direct places and offers all parts from the first moment.
+    let polluter = runtime.block_on(Polluter::join(&url, bytes.clone().into())).expect("the polluter joins");
+    let mut peers = start_peers(&url, folder.path(), PEERS - 1);
+    let summaries = finish(&mut peers, &bytes);
+
+    let victims: Vec<&PeerProcess> =
+        peers.iter().filter(|peer| peer.events().iter().any(|event| event["event"] == "banned")).collect();
+    assert!(!victims.is_empty(), "nobody met the polluter: the test tests nothing; {}", server.said());
+    assert!(polluter.served() > 0);
+    for peer in &peers {
+        let bans = peer.events().iter().filter(|event| event["event"] == "banned").count();
+        assert!(bans <= 1, "banned {bans} times; {}", peer.said());
+    }
+    assert!(
+        polluter.served() <= 2 * (PEERS as u64 - 1),
+        "an unproven peer gets one request until it proved itself, yet the polluter served {}",
+        polluter.served()
+    );
+    for summary in &summaries {
+        let all: u64 = SERVER_SOURCES.iter().chain(&["peer", "store"]).map(|source| from(summary, source)).sum();
+        assert_eq!(all, bytes.len() as u64, "{summary}");
+    }
+}
+
+#[test]
+fn a_killed_peer_resumes_without_fetching_again_what_it_had() {
+    let bytes = content(30_000_000, 11);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let served = folder.path().join("served");
+    std::fs::create_dir(&served).expect("an empty folder");
+    write(&served, "file.bin", &bytes);
+    // Slow enough to be killed half way, on any machine.
+    const RATE: u64 = 5_000_000;
+    let server = ServerProcess::start(&served, &["--egress-limit", "5MB/s"]);
+    let url = server.url("file.bin");
+    let mut peer = PeerProcess::start("peer", &url, folder.path(), &[]);
+    let held = |event: &Value| event["held_bytes"].as_u64().unwrap_or(0);
+    peer.wait_until("half of the file", |event| event["event"] == "progress" && held(event) > 15_000_000);
+    peer.kill();
+    let before = peer.events().iter().map(held).max().expect("there was progress");
+    assert!(before < 30_000_000, "it was killed after the end");
+
+    let mut peer = PeerProcess::start("peer", &url, folder.path(), &[]);
+    let summary = peer.wait_for("summary");
+    assert!(peer.wait_for_end().success());
+    assert!(std::fs::read(peer.output()).expect("the file") == bytes, "other bytes; {}", peer.said());
+    let kept = from(&summary, "store");
+    assert!(kept + RATE >= before, "had {before} bytes before the kill and kept {kept}: {summary}");
+    let fetched: u64 = SERVER_SOURCES.iter().chain(&["peer"]).map(|source| from(&summary, source)).sum();
+    assert_eq!(kept + fetched, 30_000_000, "{summary}");
+}
+
+#[test]
+fn the_swarm_finishes_when_the_server_dies() {
+    let bytes = content(30_000_000, 13);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let served = folder.path().join("served");
+    std::fs::create_dir(&served).expect("an empty folder");
+    write(&served, "file.bin", &bytes);
+    let mut server = ServerProcess::start(&served, &["--direct-clients", "1"]);
+    let url = server.url("file.bin");
+    let mut seed = PeerProcess::start("seed", &url, folder.path(), &["--stay", "forever"]);
+    seed.wait_for("complete");
+    // Slow enough to be under way when the server goes.
+    let mut seeding = Vec::new();
+    for index in 0..3 {
+        let mut peer =
+            PeerProcess::start(&format!("late{index}"), &url, folder.path(), &["--stay", "forever", "--upload-limit", "40M"]);
+        peer.wait_until("a part from a peer", |event| event["event"] == "progress" && event["bytes"]["peer"].as_u64() > Some(0));
+        seeding.push(peer);
+    }
+    server.kill();
+    for peer in &mut seeding {
+        peer.wait_for("complete");
+        assert!(std::fs::read(peer.output()).expect("the file") == bytes, "other bytes; {}", peer.said());
+    }
+}
