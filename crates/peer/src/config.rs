@@ -1,0 +1,59 @@
+//! What an embedder may choose.
+
+use hybrid_manifest::ServerKey;
+use hybrid_server_transport::client::TlsTrust;
+use hybrid_units::BytesPerSecond;
+use hybrid_wire::address::Prefix;
+use std::net::SocketAddr;
+
+/// How a peer behaves. [`Default`] serves other peers without a rate limit and dials public addresses only.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Name and version of the program, for the server's log. Default: this library's.
+    pub program: String,
+    /// The UDP address on which peers are taken, port 0 for any. Default `None`: any port of all addresses, IPv6 and IPv4.
+    pub listen: Option<SocketAddr>,
+    /// Whether other peers are served. Default `true`.
+    pub upload: bool,
+    /// How fast they are served at most, all together. Default `None`: no limit.
+    pub upload_limit: Option<BytesPerSecond>,
+    /// Private networks whose addresses may be dialled. Default none: public addresses only.
+    ///
+    /// They also lift the limit of connections with one network, since such a network is often a single one.
+    pub allow_peers: Vec<Prefix>,
+    /// Which server certificates are believed. Default: those that the system believes.
+    pub tls_trust: TlsTrust,
+    /// Which keys may sign manifests. Default: what a server showed first.
+    pub server_keys: ServerKeys,
+    /// Serves other peers a flipped bit in every part, to test that they notice. Only for tests.
+    #[cfg(feature = "unstable-polluter")]
+    pub pollute: bool,
+}
+
+/// Which keys may sign manifests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "trust is decided everywhere")]
+pub enum ServerKeys {
+    /// What a server showed when it was met first; the cache keeps it, and another key later is an error.
+    #[default]
+    FirstUse,
+    /// These, and no others.
+    Only(Vec<ServerKey>),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            program: concat!("hybrid/", env!("CARGO_PKG_VERSION")).to_owned(),
+            listen: None,
+            upload: true,
+            upload_limit: None,
+            allow_peers: Vec::new(),
+            tls_trust: TlsTrust::Platform,
+            server_keys: ServerKeys::FirstUse,
+            #[cfg(feature = "unstable-polluter")]
+            pollute: false,
+        }
+    }
+}

@@ -1,0 +1,646 @@
+//! The loop around one session: carries out what it decides and tells it what happened.
+//!
+//! No decision is made here.
+//! Everything that takes time runs in a task of its own and comes back as an input; hashing and the disk run on threads that
+//! may block.
+//! The session bounds how many tasks there are: parts in flight, uploads, dials.
+
+use crate::config::Config;
+use crate::download::{DownloadEvent, Standing, blocking};
+use crate::error::DownloadError;
+use crate::origin::{self, ControlEvent};
+use crate::store::Store;
+use bytes::Bytes;
+use hybrid_manifest::{ExpectedPart, PartNumber, VerifiedPart};
+use hybrid_peer_transport::{Connection, Endpoint, Event as PeerEvent, PartAnswer, PushedPart, Responder};
+use hybrid_server_transport::Written;
+use hybrid_server_transport::client::{ClientControlSender, FetchError, ServerClient};
+use hybrid_session::{ConnectionId, Event, Input, Output, PartFailure, PartSource, Progress, Session};
+use hybrid_units::BytesPerSecond;
+use hybrid_wire::address::AddressPolicy;
+use hybrid_wire::control::{Bye, ByeCode, ClientMessage};
+use hybrid_wire::peer::{PartReply, PeerMessage};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{debug, error, warn};
+
+/// How often progress is told and the cache brought to the disk, at most so much is fetched again after a power cut.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+/// Syncs happen every fourth time, so once a second, or earlier after so many parts.
+const SYNC_EVERY: u32 = 4;
+const SYNC_PARTS: usize = 64;
+/// How long a disk that took no part is left alone.
+const STORE_RETRY: Duration = Duration::from_secs(10);
+/// How long the last words to the server may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The session's timers are looked at no later than this, so that a far future needs no arithmetic.
+const SLEEP_MAX: Duration = Duration::from_secs(3_600);
+
+/// What a download may be told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Seek(PartNumber),
+    Stop,
+}
+
+/// What a driver works with.
+pub(crate) struct DriverParts {
+    pub(crate) config: Config,
+    pub(crate) client: ServerClient,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) store: Arc<Store>,
+    pub(crate) routed: mpsc::Receiver<PeerEvent>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) user: mpsc::Sender<DownloadEvent>,
+    pub(crate) standing: watch::Sender<Standing>,
+    pub(crate) progress: watch::Sender<Progress>,
+}
+
+/// A task that can be cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Fetch(PartNumber),
+    Request(ConnectionId, PartNumber),
+}
+
+/// What came of a task.
+#[derive(Debug)]
+enum Done {
+    /// To tell the session.
+    Inputs(Vec<Input>),
+    /// To tell the session, unless the task with this key and number was cancelled.
+    Keyed(Key, u64, Input),
+    /// The disk did not take a part.
+    StoreFailed(PartNumber, String),
+    /// The cache is on the disk, but for these parts.
+    Synced(Vec<PartNumber>),
+}
+
+pub(crate) struct Driver {
+    parts: DriverParts,
+    session: Session,
+    began: Instant,
+    wake: Instant,
+    control: Option<ClientControlSender>,
+    control_events: mpsc::Receiver<ControlEvent>,
+    last_words: Option<Written>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    responders: BTreeMap<(ConnectionId, PartNumber), Responder>,
+    tasks: JoinSet<Done>,
+    running: BTreeMap<Key, (u64, AbortHandle)>,
+    started: u64,
+    syncing: bool,
+    store_ready_at: Option<Instant>,
+    told: Progress,
+    tell_complete: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(parts: DriverParts) -> Self {
+        let began = Instant::now();
+        let session = Session::new(
+            session_config(&parts),
+            hybrid_units::Instant::ZERO,
+            origin::unix_now(),
+            parts.store.manifest().clone(),
+            parts.endpoint.peer_id(),
+            parts.store.held(),
+        );
+        let (control, control_events) = mpsc::channel(64);
+        tokio::spawn(origin::keep_control_open(parts.client.clone(), control));
+        Self {
+            told: session.progress(),
+            parts,
+            session,
+            began,
+            wake: began,
+            control: None,
+            control_events,
+            last_words: None,
+            connections: BTreeMap::new(),
+            responders: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            running: BTreeMap::new(),
+            started: 0,
+            syncing: false,
+            store_ready_at: None,
+            tell_complete: false,
+        }
+    }
+
+    /// Runs until it is told to stop, or nobody can tell it any more.
+    pub(crate) async fn run(mut self) {
+        self.parts.progress.send_replace(self.session.progress());
+        for proofs in self.parts.store.known_proofs() {
+            self.feed(Input::HashesReceived { proofs });
+        }
+        self.drain();
+        let mut housekeeping = interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = 0u32;
+        loop {
+            tokio::select! {
+                Some(done) = self.tasks.join_next() => match done {
+                    Ok(done) => self.on_done(done),
+                    Err(failed) if failed.is_panic() => error!(%failed, "a task panicked"),
+                    Err(_) => {}
+                },
+                Some(event) = self.parts.routed.recv() => self.on_peer_event(event),
+                Some(event) = self.control_events.recv() => self.on_control_event(event),
+                command = self.parts.commands.recv() => match command {
+                    Some(Command::Seek(number)) => self.feed(Input::Seek { number }),
+                    Some(Command::Stop) | None => break,
+                },
+                () = sleep_until(self.wake) => self.feed(Input::Timeout),
+                _ = housekeeping.tick() => {
+                    ticks = ticks.wrapping_add(1);
+                    self.keep_house(ticks.is_multiple_of(SYNC_EVERY));
+                }
+            }
+        }
+        self.stop().await;
+    }
+
+    async fn stop(mut self) {
+        self.feed(Input::Stop);
+        let progress = self.session.progress();
+        self.control_events.close();
+        if let Some(written) = self.last_words.take() {
+            drop(timeout(FAREWELL, written).await);
+        }
+        self.tasks.shutdown().await;
+        let store = self.parts.store.clone();
+        if let Some(Err(failed)) = blocking(move || store.sync()).await { warn!(%failed, "the cache may miss the last parts") }
+        self.parts.progress.send_replace(progress);
+        let missing = self.parts.store.missing();
+        self.parts.standing.send_if_modified(|standing| {
+            let ended_early = *standing == Standing::UnderWay && !missing.is_empty();
+            if ended_early {
+                *standing = Standing::Failed(DownloadError::Stopped { missing });
+            }
+            ended_early
+        });
+    }
+
+    // ---- The session.
+
+    /// One step of the contract: an input, then all outputs.
+    fn feed(&mut self, input: Input) {
+        let now = hybrid_units::Instant::ZERO + self.began.elapsed();
+        self.session.handle_input(now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.session.poll_output() {
+                Output::Timeout(at) => {
+                    let until = Duration::from_micros(at.as_micros()).saturating_sub(self.began.elapsed());
+                    self.wake = Instant::now() + until.min(SLEEP_MAX);
+                    return;
+                }
+                output => self.carry_out(output),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::SendControl(message) => self.send_control(&message),
+            Output::FetchPart { number, length_bytes, session } => {
+                let (client, content) = (self.parts.client.clone(), self.parts.store.manifest().content());
+                self.spawn_keyed(Key::Fetch(number), async move {
+                    let fetched = client.part(content, number, length_bytes, Some(session)).await;
+                    from_server(number, fetched)
+                });
+            }
+            Output::CancelFetch { number } => self.cancel(Key::Fetch(number)),
+            Output::FetchHashes { range } => self.fetch_hashes(range),
+            Output::Verify { source, expected, bytes } => {
+                self.spawn(async move { verify(source, expected, bytes).await });
+            }
+            Output::Store { part } => {
+                let store = self.parts.store.clone();
+                self.spawn(async move { keep(store, part).await });
+            }
+            Output::Dial { peer, hello } => {
+                let endpoint = self.parts.endpoint.clone();
+                self.spawn(async move {
+                    match endpoint.dial(&peer, hello).await {
+                        // The endpoint tells of the connection by itself.
+                        Ok(_) => Done::Inputs(Vec::new()),
+                        Err(error) => {
+                            debug!(peer = %peer.peer, %error, "a peer could not be reached");
+                            Done::Inputs(vec![Input::DialFailed { peer: peer.peer }])
+                        }
+                    }
+                });
+            }
+            Output::AcceptPeer { connection, hello } => self.send_peer(connection, &PeerMessage::Hello(hello)),
+            Output::SendPeer { connection, message } => self.send_peer(connection, &message),
+            Output::ClosePeer { connection, bye } => {
+                if let Some(handle) = self.forget(connection) {
+                    handle.close(&bye);
+                }
+            }
+            Output::RequestPart { connection, number, length_bytes } => {
+                self.request_part(connection, number, length_bytes);
+            }
+            Output::CancelRequest { connection, number } => self.cancel(Key::Request(connection, number)),
+            Output::ServePart { connection, number, queue, pace } => self.serve(connection, number, queue, pace),
+            Output::RefuseRequest { connection, number, reply } => {
+                if let Some(responder) = self.responders.remove(&(connection, number)) {
+                    self.spawn(async move {
+                        responder.refuse(&reply).await;
+                        Done::Inputs(Vec::new())
+                    });
+                }
+            }
+            Output::Event(event) => self.on_session_event(event),
+            Output::Timeout(_) => {}
+        }
+    }
+
+    // ---- Tasks.
+
+    fn spawn(&mut self, task: impl Future<Output = Done> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    fn spawn_keyed(&mut self, key: Key, task: impl Future<Output = Input> + Send + 'static) {
+        self.started += 1;
+        let started = self.started;
+        let handle = self.tasks.spawn(async move { Done::Keyed(key, started, task.await) });
+        if let Some((_, before)) = self.running.insert(key, (started, handle)) {
+            before.abort();
+        }
+    }
+
+    fn cancel(&mut self, key: Key) {
+        if let Some((_, handle)) = self.running.remove(&key) {
+            handle.abort();
+        }
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Inputs(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
+            Done::Keyed(key, started, input) => {
+                // A task that ended just before it was cancelled is not the one that runs under its key now.
+                if self.running.get(&key).is_some_and(|(running, _)| *running == started) {
+                    self.running.remove(&key);
+                    self.feed(input);
+                }
+            }
+            Done::StoreFailed(number, reason) => {
+                warn!(reason, "the cache does not take a part");
+                if self.store_ready_at.is_none() {
+                    self.tell(DownloadEvent::StoreFailed { reason });
+                }
+                self.store_ready_at = Some(Instant::now() + STORE_RETRY);
+                self.feed(Input::StoreFailed { number });
+            }
+            Done::Synced(lost) => self.on_synced(lost),
+        }
+    }
+
+    // ---- The server.
+
+    fn send_control(&mut self, message: &ClientMessage) {
+        let Some(control) = &self.control else { return };
+        match control.send(message) {
+            Ok(written) => self.last_words = Some(written),
+            // A channel that takes nothing has ended, or is about to: its end comes as an event.
+            Err(failed) => debug!(%failed, "a message to the server was not taken"),
+        }
+    }
+
+    fn on_control_event(&mut self, event: ControlEvent) {
+        match event {
+            ControlEvent::Opened(sender) => {
+                self.control = Some(sender);
+                self.tell(DownloadEvent::ServerReached);
+                self.feed(Input::ControlOpened);
+            }
+            ControlEvent::Message(message) => self.feed(Input::ControlMessage(message)),
+            ControlEvent::Closed { reason, retry_in } => {
+                self.tell(DownloadEvent::ServerAway { reason, retry_in: Some(retry_in) });
+                if self.control.take().is_some() {
+                    self.feed(Input::ControlClosed);
+                }
+            }
+        }
+    }
+
+    fn fetch_hashes(&mut self, range: hybrid_manifest::PartRange) {
+        let (client, store) = (self.parts.client.clone(), self.parts.store.clone());
+        self.spawn(async move {
+            match client.hashes(store.manifest().content(), range).await {
+                Ok(proofs) => learn(store, proofs, |proofs| Input::HashesReceived { proofs }).await,
+                Err(error) => {
+                    debug!(%error, "no part ids from the server");
+                    Done::Inputs(vec![Input::HashesFailed { retry_after: error.retry_after() }])
+                }
+            }
+        });
+    }
+
+    // ---- Peers.
+
+    fn on_peer_event(&mut self, event: PeerEvent) {
+        match event {
+            PeerEvent::Connected { connection, outgoing, hello, .. } => {
+                let (id, peer) = (ConnectionId(connection.id().0), connection.peer());
+                self.connections.insert(id, connection);
+                self.feed(Input::PeerConnected { connection: id, peer, outgoing, hello });
+            }
+            PeerEvent::Message { connection, message } => {
+                let connection = ConnectionId(connection.0);
+                if !self.connections.contains_key(&connection) {
+                    return;
+                }
+                match message {
+                    PeerMessage::Proofs(proofs) => {
+                        let store = self.parts.store.clone();
+                        self.spawn(learn(store, proofs.proofs, move |proofs| Input::PeerMessage {
+                            connection,
+                            message: PeerMessage::Proofs(hybrid_wire::peer::Proofs { proofs }),
+                        }));
+                    }
+                    message => self.feed(Input::PeerMessage { connection, message }),
+                }
+            }
+            PeerEvent::PartRequested { connection, number, responder } => {
+                let key = (ConnectionId(connection.0), number);
+                // Who asks for the same part twice at one time gets one answer; dropping the other responder refuses it.
+                if self.connections.contains_key(&key.0) && !self.responders.contains_key(&key) {
+                    self.responders.insert(key, responder);
+                    self.feed(Input::PartRequested { connection: key.0, number });
+                }
+            }
+            PeerEvent::RequestCancelled { connection, number } => {
+                let connection = ConnectionId(connection.0);
+                if self.responders.remove(&(connection, number)).is_some() {
+                    self.feed(Input::RequestCancelled { connection, number });
+                }
+            }
+            PeerEvent::PartPushed { connection, part } => self.receive_push(ConnectionId(connection.0), part),
+            PeerEvent::Closed { connection, reason } => {
+                let connection = ConnectionId(connection.0);
+                if self.forget(connection).is_some() {
+                    self.feed(Input::PeerClosed { connection, code: reason.code() });
+                }
+            }
+        }
+    }
+
+    /// Takes a connection and all that hangs on it out of the tables.
+    fn forget(&mut self, connection: ConnectionId) -> Option<Connection> {
+        self.responders.retain(|(other, _), _| *other != connection);
+        self.running.retain(|key, (_, handle)| {
+            let gone = matches!(key, Key::Request(other, _) if *other == connection);
+            if gone {
+                handle.abort();
+            }
+            !gone
+        });
+        self.connections.remove(&connection)
+    }
+
+    fn send_peer(&self, connection: ConnectionId, message: &PeerMessage) {
+        if let Some(Err(failed)) = self.connections.get(&connection).map(|handle| handle.send(message)) {
+            // Its end comes as an event.
+            debug!(%failed, "a message to a peer was not taken");
+        }
+    }
+
+    fn request_part(&mut self, connection: ConnectionId, number: PartNumber, length_bytes: u32) {
+        let Some(handle) = self.connections.get(&connection).cloned() else { return };
+        let source = PartSource::Peer(connection);
+        self.spawn_keyed(Key::Request(connection, number), async move {
+            let failure = match handle.request(number, length_bytes).await {
+                Ok(PartAnswer::Part { bytes, queue: _ }) => return Input::PartReceived { source, number, bytes },
+                Ok(PartAnswer::Busy { retry_in, queue }) => PartFailure::Busy { retry_in, queue },
+                Ok(PartAnswer::Gone) => PartFailure::Gone,
+                Err(error) if error.is_misbehaviour() => PartFailure::Misbehaved,
+                Err(_) => PartFailure::Transport,
+            };
+            Input::PartFailed { source, number, failure }
+        });
+    }
+
+    fn receive_push(&mut self, connection: ConnectionId, part: PushedPart) {
+        let number = part.number();
+        let Some(place) = self.parts.store.manifest().layout().part(number) else { return };
+        self.spawn(async move {
+            let source = PartSource::Peer(connection);
+            match part.receive(place.len()).await {
+                Ok(bytes) => Done::Inputs(vec![Input::PartReceived { source, number, bytes }]),
+                // Nobody asked for it, so nobody waits for it.
+                Err(_) => Done::Inputs(Vec::new()),
+            }
+        });
+    }
+
+    fn serve(&mut self, connection: ConnectionId, number: PartNumber, queue: u8, pace: Option<BytesPerSecond>) {
+        let Some(responder) = self.responders.remove(&(connection, number)) else {
+            // The peer has gone or no longer wants it, and the session will learn so; its slot is free.
+            self.spawn(async move { Done::Inputs(vec![Input::PartServed { connection, number, sent_bytes: 0 }]) });
+            return;
+        };
+        let store = self.parts.store.clone();
+        #[cfg(feature = "unstable-polluter")]
+        let pollute = self.parts.config.pollute;
+        self.spawn(async move {
+            let Some(part) = blocking(move || store.read(number)).await.flatten() else {
+                responder.refuse(&PartReply::Gone).await;
+                let served = Input::PartServed { connection, number, sent_bytes: 0 };
+                return Done::Inputs(vec![Input::StoreLost { number }, served]);
+            };
+            let bytes = part.into_bytes();
+            #[cfg(feature = "unstable-polluter")]
+            let bytes = if pollute { flipped(&bytes) } else { bytes };
+            let sent_bytes = responder.send_part(bytes, queue, pace).await;
+            Done::Inputs(vec![Input::PartServed { connection, number, sent_bytes }])
+        });
+    }
+
+    // ---- The cache.
+
+    fn keep_house(&mut self, sync_due: bool) {
+        let unsynced = self.parts.store.unsynced();
+        if unsynced >= SYNC_PARTS || (sync_due && unsynced > 0) {
+            self.sync();
+        }
+        if self.store_ready_at.is_some_and(|at| at <= Instant::now()) {
+            self.store_ready_at = None;
+            self.feed(Input::StoreReady);
+        }
+        let progress = self.session.progress();
+        if progress != self.told {
+            self.told = progress;
+            self.parts.progress.send_replace(progress);
+            self.tell(DownloadEvent::Progress(progress));
+        }
+    }
+
+    fn sync(&mut self) {
+        if std::mem::replace(&mut self.syncing, true) {
+            return;
+        }
+        let store = self.parts.store.clone();
+        self.spawn(async move {
+            match blocking(move || store.sync()).await {
+                Some(Err(failed)) => {
+                    warn!(%failed, lost = failed.lost.len(), "the disk failed");
+                    Done::Synced(failed.lost)
+                }
+                Some(Ok(())) | None => Done::Synced(Vec::new()),
+            }
+        });
+    }
+
+    fn on_synced(&mut self, lost: Vec<PartNumber>) {
+        self.syncing = false;
+        lost.into_iter().for_each(|number| self.feed(Input::StoreLost { number }));
+        if !std::mem::take(&mut self.tell_complete) || !self.session.is_complete() {
+            return;
+        }
+        if self.parts.store.unsynced() > 0 {
+            // The last parts came while an earlier sync was running.
+            self.tell_complete = true;
+            return self.sync();
+        }
+        let progress = self.session.progress();
+        self.parts.progress.send_replace(progress);
+        self.parts.standing.send_replace(Standing::Complete);
+        self.tell(DownloadEvent::Complete(progress));
+    }
+
+    // ---- The user.
+
+    fn tell(&self, event: DownloadEvent) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.parts.user.try_send(event) {
+            debug!(?event, "the user does not listen");
+        }
+    }
+
+    fn on_session_event(&mut self, event: Event) {
+        let event = match event {
+            Event::Mode { mode, reasons } => DownloadEvent::Mode { mode, reasons },
+            // Told by housekeeping, a few times a second instead of for each part.
+            Event::PartStored { .. } => return,
+            Event::Complete { .. } => {
+                // Whole means on the disk.
+                self.tell_complete = true;
+                return self.sync();
+            }
+            Event::PeerJoined { peer } => DownloadEvent::PeerJoined { peer },
+            Event::PeerLeft { peer, code } => DownloadEvent::PeerLeft { peer, code },
+            Event::PeerBanned { peer, number } => DownloadEvent::PeerBanned { peer, number },
+            Event::AddressRefused { peer, refused } => DownloadEvent::AddressRefused { peer, refused },
+            Event::ServerPartBad { number } => DownloadEvent::ServerPartBad { number },
+            Event::ServerHashesBad => DownloadEvent::ServerHashesBad,
+            Event::ServerRefused { bye } => {
+                self.on_bye(&bye);
+                DownloadEvent::ServerBye(bye)
+            }
+            other => return debug!(?other, "an event that has no name here"),
+        };
+        self.tell(event);
+    }
+
+    /// A server without the content, or of another version, will not serve this client tomorrow either.
+    fn on_bye(&self, bye: &Bye) {
+        if matches!(bye.code, ByeCode::UnknownContent | ByeCode::Version) && !self.session.is_complete() {
+            self.parts.standing.send_replace(Standing::Failed(DownloadError::Refused(bye.clone())));
+        }
+    }
+}
+
+fn session_config(parts: &DriverParts) -> hybrid_session::Config {
+    let mut config = hybrid_session::Config::default();
+    config.program.clone_from(&parts.config.program);
+    config.seed = getrandom::u64().unwrap_or_else(|_| {
+        // Not a secret: any number that differs between clients will do.
+        let id = parts.endpoint.peer_id();
+        id.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    });
+    config.addresses = AddressPolicy::allowing(parts.config.allow_peers.iter().copied());
+    config.quic_port = parts.endpoint.local_addr().ok().map(|address| address.port());
+    config.upload = parts.config.upload;
+    config.upload_limit = parts.config.upload_limit;
+    // What the transport takes; asking for more would fail.
+    config.requests_per_peer = config.requests_per_peer.min(hybrid_peer_transport::Config::default().requests_max);
+    config
+}
+
+fn from_server(number: PartNumber, fetched: Result<Bytes, FetchError>) -> Input {
+    let source = PartSource::Server;
+    let failure = match fetched {
+        Ok(bytes) => return Input::PartReceived { source, number, bytes },
+        Err(FetchError::Refused { retry_after, .. }) => {
+            PartFailure::Refused { retry_after: retry_after.unwrap_or(Duration::from_secs(1)) }
+        }
+        Err(error) => {
+            debug!(part = number.as_u32(), %error, "no part from the server");
+            if matches!(error, FetchError::TooLong { .. }) { PartFailure::Misbehaved } else { PartFailure::Transport }
+        }
+    };
+    Input::PartFailed { source, number, failure }
+}
+
+async fn verify(source: PartSource, expected: ExpectedPart, bytes: Bytes) -> Done {
+    let number = expected.number();
+    let verified = blocking(move || expected.verify(bytes)).await;
+    Done::Inputs(match verified {
+        Some(Ok(part)) => vec![Input::PartVerified { source, part }],
+        Some(Err(error)) => vec![Input::PartRejected { source, number, error }],
+        // The runtime is shutting down.
+        None => Vec::new(),
+    })
+}
+
+async fn keep(store: Arc<Store>, part: VerifiedPart) -> Done {
+    let number = part.number();
+    match blocking(move || store.write(&part)).await {
+        Some(Ok(())) => Done::Inputs(vec![Input::Stored { number }]),
+        Some(Err(failed)) => Done::StoreFailed(number, with_causes(&failed)),
+        None => Done::Inputs(Vec::new()),
+    }
+}
+
+/// Keeps proofs for the next start before the session uses them, so that the parts they prove can be read back.
+async fn learn(store: Arc<Store>, proofs: Bytes, input: impl FnOnce(Bytes) -> Input + Send + 'static) -> Done {
+    let kept = blocking(move || {
+        if let Err(failed) = store.learn(&proofs) {
+            warn!(%failed, "part ids could not be kept for the next start");
+        }
+        proofs
+    });
+    Done::Inputs(kept.await.map(input).into_iter().collect())
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(feature = "unstable-polluter")]
+fn flipped(bytes: &Bytes) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    if let Some(byte) = bytes.first_mut() {
+        *byte ^= 1;
+    }
+    bytes.into()
+}

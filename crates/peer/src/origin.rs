@@ -1,0 +1,185 @@
+//! The server as a client sees it: its manifest, and the control channel that is opened again and again.
+
+use crate::cache::Cache;
+use crate::config::{Config, ServerKeys};
+use crate::error::GetError;
+use bytes::Bytes;
+use hybrid_manifest::{ManifestError, ServerKey, SignedManifest, Trust};
+use hybrid_server_transport::client::{ClientConfig, ClientControl, ClientControlSender, FetchError, ServerClient};
+use hybrid_units::UnixTime;
+use hybrid_wire::control::ServerMessage;
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+/// A content's server and what it says the content is.
+pub(crate) struct Origin {
+    pub(crate) client: ServerClient,
+    pub(crate) manifest: SignedManifest,
+    /// Why the manifest comes from the cache, if it does.
+    pub(crate) away: Option<FetchError>,
+}
+
+/// The civil time now.
+pub(crate) fn unix_now() -> UnixTime {
+    // A clock before 1970 is as wrong as one in 1970, and every manifest will say so.
+    UnixTime::from_secs(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
+
+impl Origin {
+    /// Fetches the manifest of `url`, or takes the one from before if the server is away.
+    pub(crate) async fn open(url: &str, cache: &Cache, config: &Config) -> Result<Self, GetError> {
+        let known = cache.known_url(url)?;
+        match fetch(url, config).await {
+            Ok((client, bytes)) => {
+                let server = client.server().to_string();
+                let manifest = decode(&bytes, &server, cache, config)?;
+                manifest.manifest().check_time(unix_now())?;
+                let before = known.map(|(content, _)| cache.manifest(content)).transpose()?.flatten();
+                if let Some(before) = before.and_then(|bytes| decode(&bytes, &server, cache, config).ok()) {
+                    manifest.manifest().check_succeeds(before.manifest())?;
+                }
+                if config.server_keys == ServerKeys::FirstUse {
+                    cache.pin(&server, manifest.manifest().keys())?;
+                }
+                cache.remember(url, &server, manifest.manifest().content(), &bytes)?;
+                Ok(Self { client, manifest, away: None })
+            }
+            Err(error) if error.is_retryable() => {
+                let Some((content, server)) = known else { return Err(error.into()) };
+                let Some(bytes) = cache.manifest(content)? else { return Err(error.into()) };
+                let manifest = decode(&bytes, &server, cache, config)?;
+                manifest.manifest().check_time(unix_now())?;
+                let client = ServerClient::new(server.parse()?, &config.tls_trust, ClientConfig::default())?;
+                info!(%error, "the server is away; its last manifest is used");
+                Ok(Self { client, manifest, away: Some(error) })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Fetches a manifest and checks it; changes nothing in the cache.
+pub(crate) async fn inspect(url: &str, cache: Option<&Cache>, config: &Config) -> Result<SignedManifest, GetError> {
+    let (client, bytes) = fetch(url, config).await?;
+    match cache {
+        Some(cache) => decode(&bytes, &client.server().to_string(), cache, config),
+        None => Ok(SignedManifest::decode(&bytes, &trust(&config.server_keys, Vec::new()))?),
+    }
+}
+
+async fn fetch(url: &str, config: &Config) -> Result<(ServerClient, Bytes), FetchError> {
+    let (client, path) = ServerClient::discover(url, &config.tls_trust, ClientConfig::default()).await?;
+    let bytes = client.manifest(&path).await?;
+    Ok((client, bytes))
+}
+
+fn trust(keys: &ServerKeys, pinned: Vec<ServerKey>) -> Trust {
+    match keys {
+        ServerKeys::Only(keys) => Trust::Keys(keys.clone()),
+        ServerKeys::FirstUse if pinned.is_empty() => Trust::FirstUse,
+        ServerKeys::FirstUse => Trust::Keys(pinned),
+    }
+}
+
+fn decode(bytes: &[u8], server: &str, cache: &Cache, config: &Config) -> Result<SignedManifest, GetError> {
+    let pinned = cache.server_keys(server)?;
+    let met_before = config.server_keys == ServerKeys::FirstUse && !pinned.is_empty();
+    match SignedManifest::decode(bytes, &trust(&config.server_keys, pinned)) {
+        Ok(manifest) => Ok(manifest),
+        Err(ManifestError::UntrustedKey { key }) if met_before => {
+            Err(GetError::KeyChanged { server: server.to_owned(), got: key, kept_in: cache.keys_path(server) })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the control channel tells.
+#[derive(Debug)]
+pub(crate) enum ControlEvent {
+    /// It is open; what is said goes here.
+    Opened(ClientControlSender),
+    /// The server said something.
+    Message(ServerMessage),
+    /// It is gone, or could not be opened; another try comes after the pause.
+    Closed { reason: String, retry_in: Duration },
+}
+
+/// The first pause before another try.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// The longest: a server that comes back is noticed within a minute or so.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// Opens the control channel, and opens it again whenever it is gone, until nobody listens any more.
+///
+/// The pauses double from one second to a minute, each made up to half longer or shorter, so that a crowd that lost its
+/// server does not come back in one instant.
+pub(crate) async fn keep_control_open(client: ServerClient, events: mpsc::Sender<ControlEvent>) {
+    let mut pause = RETRY_MIN;
+    loop {
+        let (reason, asked) = match client.control().await {
+            Ok(control) => {
+                let (reason, heard) = listen(control, &events).await;
+                if heard {
+                    pause = RETRY_MIN;
+                }
+                (reason, None)
+            }
+            Err(error) => (error.to_string(), error.retry_after()),
+        };
+        let retry_in = jittered(pause).max(asked.unwrap_or_default());
+        debug!(reason, ?retry_in, "no control channel");
+        if events.send(ControlEvent::Closed { reason, retry_in }).await.is_err() {
+            return;
+        }
+        pause = (pause * 2).min(RETRY_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(retry_in) => {}
+            () = events.closed() => return,
+        }
+    }
+}
+
+/// Passes on what the server says until the channel ends; tells why it did, and whether anything was said.
+async fn listen(mut control: ClientControl, events: &mpsc::Sender<ControlEvent>) -> (String, bool) {
+    let nobody = || "nobody listens any more".to_owned();
+    if events.send(ControlEvent::Opened(control.sender())).await.is_err() {
+        return (nobody(), false);
+    }
+    let mut heard = false;
+    loop {
+        let message = tokio::select! {
+            message = control.recv() => message,
+            () = events.closed() => return (nobody(), heard),
+        };
+        match message {
+            Some(Ok(message)) => {
+                heard = true;
+                if events.send(ControlEvent::Message(message)).await.is_err() {
+                    return (nobody(), heard);
+                }
+            }
+            Some(Err(error)) => return (error.to_string(), heard),
+            None => return ("the server closed the control channel".to_owned(), heard),
+        }
+    }
+}
+
+/// Half to one and a half times as long.
+fn jittered(pause: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
+    pause.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_differ_and_stay_within_half() {
+        let pauses: Vec<Duration> = (0..1_000).map(|_| jittered(Duration::from_secs(10))).collect();
+        assert!(pauses.iter().all(|pause| (5.0..=15.0).contains(&pause.as_secs_f64())));
+        assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(8)));
+        assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(12)));
+    }
+}

@@ -1,0 +1,209 @@
+//! A peer: one key, one cache, one UDP socket, any number of contents.
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::download::{Download, Standing, blocking};
+use crate::driver::{Driver, DriverParts};
+use crate::error::{GetError, PeerError};
+use crate::origin::{self, Origin};
+use crate::store::Store;
+use hybrid_manifest::{ContentId, SignedManifest};
+use hybrid_peer_transport::{BindError, ConnectionId, Endpoint, Event, Events, Identity};
+use hybrid_wire::PeerId;
+use hybrid_wire::control::{Bye, ByeCode};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{mpsc, watch};
+use tracing::debug;
+
+/// Events that wait for one content's driver. Its work takes microseconds, so this only evens out bursts.
+const ROUTED_EVENTS_MAX: usize = 256;
+
+/// Events that wait for the user; more are dropped, since a user that does not listen must not stop a download.
+const USER_EVENTS_MAX: usize = 1_024;
+
+/// Takes part in swarms: gets contents and serves them to others. Dropping it ends all downloads; [`Peer::close`] does so in
+/// good order.
+#[derive(Debug)]
+pub struct Peer {
+    cache: Cache,
+    config: Config,
+    endpoint: Endpoint,
+    routes: Routes,
+}
+
+/// Which content's driver gets the events of which connections.
+type Routes = Arc<Mutex<BTreeMap<ContentId, mpsc::Sender<Event>>>>;
+
+impl Peer {
+    /// Opens the cache folder, making it if it is not there, and the UDP socket. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the folder cannot be used or is in use, or the address is taken.
+    pub async fn open(cache: &Path, config: Config) -> Result<Self, PeerError> {
+        let folder = cache.to_owned();
+        let opened = blocking(move || {
+            let cache = Cache::open(&folder)?;
+            let identity = cache.identity()?;
+            Ok::<_, PeerError>((cache, identity))
+        });
+        let stopping = || PeerError::Random("the program is stopping".to_owned());
+        let (cache, identity) = opened.await.unwrap_or_else(|| Err(stopping()))?;
+        let (endpoint, events) = bind(&identity, &config)?;
+        let routes = Routes::default();
+        tokio::spawn(route(events, routes.clone()));
+        Ok(Self { cache, config, endpoint, routes })
+    }
+
+    /// Who others see.
+    pub fn peer_id(&self) -> PeerId {
+        self.endpoint.peer_id()
+    }
+
+    /// The UDP address on which peers are taken.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Starts to get the content at `url`, from its server or from peers as the server decides.
+    ///
+    /// What the cache holds is hashed and not fetched again. With the server away, its last manifest is used, and peers that
+    /// come may give what is missing.
+    ///
+    /// # Errors
+    /// When there is no manifest that can be believed, or the cache fails.
+    pub async fn get(&self, url: &str) -> Result<Download, GetError> {
+        let Origin { client, manifest, away } = Origin::open(url, &self.cache, &self.config).await?;
+        let manifest = manifest.manifest().clone();
+        let content = manifest.content();
+        let (router, routed) = mpsc::channel(ROUTED_EVENTS_MAX);
+        self.claim(content, router)?;
+        let folder = self.cache.content_folder(content);
+        let opened = blocking(move || Store::open(&folder, manifest)).await;
+        let (store, recovery) = match opened.ok_or(GetError::Closed).and_then(|opened| Ok(opened?)) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.routes().remove(&content);
+                return Err(error);
+            }
+        };
+        let store = Arc::new(store);
+        let (user, events) = mpsc::channel(USER_EVENTS_MAX);
+        let (standing, standing_receiver) = watch::channel(Standing::UnderWay);
+        let (progress, progress_receiver) = watch::channel(Default::default());
+        let (commands, command_receiver) = mpsc::channel(8);
+        let parts = DriverParts {
+            config: self.config.clone(),
+            client,
+            endpoint: self.endpoint.clone(),
+            store: store.clone(),
+            routed,
+            commands: command_receiver,
+            user,
+            standing,
+            progress,
+        };
+        let routes = self.routes.clone();
+        let driver = Driver::new(parts);
+        let task = tokio::spawn(async move {
+            driver.run().await;
+            routes.lock().unwrap_or_else(PoisonError::into_inner).remove(&content);
+        });
+        Ok(Download {
+            store,
+            recovery,
+            from_cache: away.map(|error| error.to_string()),
+            events,
+            standing: standing_receiver,
+            progress: progress_receiver,
+            commands,
+            task,
+        })
+    }
+
+    /// The manifest of the content at `url`, signed as it came and checked; keeps nothing.
+    ///
+    /// # Errors
+    /// When there is no manifest that can be believed.
+    pub async fn inspect(&self, url: &str) -> Result<SignedManifest, GetError> {
+        origin::inspect(url, Some(&self.cache), &self.config).await
+    }
+
+    /// Ends the connections to all peers, telling them. Close downloads first, so that their caches are on the disk.
+    pub async fn close(self) {
+        self.endpoint.close(&Bye { code: ByeCode::Shutdown, reason: String::new() }).await;
+    }
+
+    fn routes(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContentId, mpsc::Sender<Event>>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim(&self, content: ContentId, router: mpsc::Sender<Event>) -> Result<(), GetError> {
+        let mut routes = self.routes();
+        if routes.contains_key(&content) {
+            return Err(GetError::UnderWay(content));
+        }
+        routes.insert(content, router);
+        Ok(())
+    }
+}
+
+/// Fetches the manifest of the content at `url` and checks it, without a cache: the server's key is taken as it comes.
+///
+/// # Errors
+/// When there is no manifest that can be believed.
+pub async fn inspect(url: &str, config: &Config) -> Result<SignedManifest, GetError> {
+    origin::inspect(url, None, config).await
+}
+
+/// All addresses of the machine, or IPv4 alone where there is no IPv6.
+fn bind(identity: &Identity, config: &Config) -> Result<(Endpoint, Events), BindError> {
+    let mut limits = hybrid_peer_transport::Config::default();
+    if !config.allow_peers.is_empty() {
+        limits.connections_per_prefix_max = limits.connections_max;
+    }
+    let any = |address: &str| address.parse().expect("an address of ours");
+    match config.listen {
+        Some(address) => Endpoint::bind(address, identity, limits),
+        None => Endpoint::bind(any("[::]:0"), identity, limits.clone())
+            .or_else(|_| Endpoint::bind(any("0.0.0.0:0"), identity, limits)),
+    }
+}
+
+/// Hands each connection's events to the driver of the content that its `Hello` named.
+async fn route(mut events: Events, routes: Routes) {
+    let mut connections: BTreeMap<ConnectionId, mpsc::Sender<Event>> = BTreeMap::new();
+    while let Some(event) = events.next().await {
+        let id = match &event {
+            Event::Connected { connection, hello, .. } => {
+                let route = routes.lock().unwrap_or_else(PoisonError::into_inner).get(&hello.content).cloned();
+                match route {
+                    Some(route) => drop(connections.insert(connection.id(), route)),
+                    None => {
+                        debug!(peer = %connection.peer(), "a peer wants a content that is not here");
+                        connection.close(&Bye { code: ByeCode::UnknownContent, reason: String::new() });
+                    }
+                }
+                connection.id()
+            }
+            Event::Message { connection, .. }
+            | Event::PartRequested { connection, .. }
+            | Event::RequestCancelled { connection, .. }
+            | Event::PartPushed { connection, .. }
+            | Event::Closed { connection, .. } => *connection,
+        };
+        let closed = matches!(event, Event::Closed { .. });
+        if let Some(route) = connections.get(&id) {
+            // Fails when the driver has ended; it closed its connections then.
+            drop(route.send(event).await);
+        }
+        if closed {
+            connections.remove(&id);
+        }
+    }
+}
