@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to people")]
 
 mod ci;
+mod demo;
 mod layers;
 #[cfg(test)]
 mod lock;
@@ -18,6 +19,7 @@ type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>)
 
 const COMMANDS: &[Command] = &[
     ("ci", "Run every check, as CI does: format, lints, docs, layers, wasm, dependencies, tests", ci::run),
+    ("demo", "Show one server and 12 peers sharing a file on this machine: demo [FILE]", demo::run),
     ("layers", "Check which crate may know which, and that the pure ones stay pure", layers::run),
 ];
 

@@ -38,6 +38,13 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{command:?} prints text"))
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> anyhow::Result<PathBuf> {
+    let json = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
+    let metadata: Value = serde_json::from_str(&json).context("cargo metadata is not JSON")?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target folder")
+}
+
 /// Our packages.
 pub(crate) fn packages() -> anyhow::Result<Vec<Package>> {
     let json = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
