@@ -164,9 +164,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
                 Input::Timeout
             }
             Step::Sample { egress, cpu } => {
-                let mut sample = Sample::default();
-                sample.egress = BytesPerSecond::new(u64::from(*egress));
-                sample.cpu = Some(*cpu);
+                let sample = Sample { egress: BytesPerSecond::new(u64::from(*egress)), cpu: Some(*cpu) };
                 Input::Sample(sample)
             }
             Step::Remove { content: which } => Input::ContentRemoved { content: content(*which) },

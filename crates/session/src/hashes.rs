@@ -79,9 +79,10 @@ impl Hashes {
 
     /// When [`Self::next_request`] may have something again.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let oldest =
-            self.wanted.values().map(|asked| asked.map_or(Instant::ZERO, |since| since + ANSWER_WITHIN)).min()?;
-        Some(oldest.max(self.retry_at))
+        let under_way = || self.wanted.values().copied().flatten();
+        let waiting = self.wanted.len() > under_way().count() && under_way().count() < REQUESTS;
+        let answers = under_way().min().map(|since| since + ANSWER_WITHIN);
+        answers.into_iter().chain(waiting.then_some(self.retry_at)).min()
     }
 
     pub(crate) fn failed(&mut self, now: Instant, retry_after: Option<Duration>) {

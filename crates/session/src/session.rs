@@ -239,7 +239,7 @@ impl Session {
         let server = [self.server_retry_at, self.last_progress + self.config.rescue_after];
         deadlines
             .chain(busy.chain(server).filter(|at| fetching && *at > self.seen))
-            .chain(self.uploads.wake_at())
+            .chain(self.uploads.wake_at(self.seen))
             .chain(self.hashes.wake_at())
             .chain([self.reporting.due()])
             .min()

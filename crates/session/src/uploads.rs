@@ -96,11 +96,11 @@ impl Uploads {
     }
 
     /// When a stuck slot frees another one, if requests wait.
-    pub(crate) fn wake_at(&self) -> Option<Instant> {
+    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
         if self.waiting.is_empty() {
             return None;
         }
-        self.active.iter().map(|(_, _, since)| *since + STUCK_AFTER).min()
+        self.active.iter().map(|(_, _, since)| *since + STUCK_AFTER).filter(|at| *at > now).min()
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -156,7 +156,7 @@ mod tests {
         queue.admit(B, part(2), 1);
         assert!(queue.next(Instant::ZERO, 1, |_| 0).is_some());
         assert!(queue.next(Instant::ZERO, 1, |_| 0).is_none());
-        assert_eq!(queue.wake_at(), Some(Instant::ZERO + STUCK_AFTER));
+        assert_eq!(queue.wake_at(Instant::ZERO), Some(Instant::ZERO + STUCK_AFTER));
         assert!(queue.next(Instant::ZERO + STUCK_AFTER, 1, |_| 0).is_some());
     }
 

@@ -93,6 +93,8 @@ pub(crate) struct World {
     /// Part bytes that the server sent.
     pub(crate) server_sent: u64,
     pub(crate) now: Instant,
+    /// Times that a session was woken by its own timer.
+    pub(crate) timeouts: u64,
     server_ids: PartIds,
     server_alive: bool,
     server_uplink_free: Instant,
@@ -161,6 +163,7 @@ impl World {
             coordinator,
             server_sent: 0,
             now: Instant::ZERO,
+            timeouts: 0,
             server_ids,
             server_alive: true,
             server_uplink_free: Instant::ZERO,
@@ -305,6 +308,7 @@ impl World {
                 }
                 let due = |client: &Client| client.online && client.timer <= timer;
                 let due: Vec<usize> = (0..self.clients.len()).filter(|index| due(&self.clients[*index])).collect();
+                self.timeouts += due.len() as u64;
                 for index in due {
                     self.client(index, hybrid_session::Input::Timeout);
                 }
@@ -533,7 +537,10 @@ impl World {
                     Output::CancelFetch { number } => {
                         self.clients[index].cancelled_fetches.insert(number);
                     }
-                    Output::FetchHashes { range } => inputs.push_back(self.hashes(range)),
+                    Output::FetchHashes { range } => {
+                        let answer = self.hashes(range);
+                        self.at(self.now + self.scenario.delay * 2, Event::Client(index, answer));
+                    }
                     Output::Verify { source, expected, bytes } => {
                         let number = expected.number();
                         self.clients[index].fetched.push(number);
