@@ -26,9 +26,6 @@ pub struct Config {
     pub tls_trust: TlsTrust,
     /// Which keys may sign manifests. Default: what a server showed first.
     pub server_keys: ServerKeys,
-    /// Serves other peers a flipped bit in every part, to test that they notice. Only for tests.
-    #[cfg(feature = "unstable-polluter")]
-    pub pollute: bool,
 }
 
 /// Which keys may sign manifests.
@@ -52,8 +49,6 @@ impl Default for Config {
             allow_peers: Vec::new(),
             tls_trust: TlsTrust::Platform,
             server_keys: ServerKeys::FirstUse,
-            #[cfg(feature = "unstable-polluter")]
-            pollute: false,
         }
     }
 }

@@ -175,7 +175,9 @@ impl Driver {
         }
         self.tasks.shutdown().await;
         let store = self.parts.store.clone();
-        if let Some(Err(failed)) = blocking(move || store.sync()).await { warn!(%failed, "the cache may miss the last parts") }
+        if let Some(Err(failed)) = blocking(move || store.sync()).await {
+            warn!(%failed, "the cache may miss the last parts")
+        }
         self.parts.progress.send_replace(progress);
         let missing = self.parts.store.missing();
         self.parts.standing.send_if_modified(|standing| {
@@ -454,18 +456,13 @@ impl Driver {
             return;
         };
         let store = self.parts.store.clone();
-        #[cfg(feature = "unstable-polluter")]
-        let pollute = self.parts.config.pollute;
         self.spawn(async move {
             let Some(part) = blocking(move || store.read(number)).await.flatten() else {
                 responder.refuse(&PartReply::Gone).await;
                 let served = Input::PartServed { connection, number, sent_bytes: 0 };
                 return Done::Inputs(vec![Input::StoreLost { number }, served]);
             };
-            let bytes = part.into_bytes();
-            #[cfg(feature = "unstable-polluter")]
-            let bytes = if pollute { flipped(&bytes) } else { bytes };
-            let sent_bytes = responder.send_part(bytes, queue, pace).await;
+            let sent_bytes = responder.send_part(part.into_bytes(), queue, pace).await;
             Done::Inputs(vec![Input::PartServed { connection, number, sent_bytes }])
         });
     }
@@ -634,13 +631,4 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-#[cfg(feature = "unstable-polluter")]
-fn flipped(bytes: &Bytes) -> Bytes {
-    let mut bytes = bytes.to_vec();
-    if let Some(byte) = bytes.first_mut() {
-        *byte ^= 1;
-    }
-    bytes.into()
 }

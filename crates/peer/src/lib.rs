@@ -23,8 +23,6 @@
 //! # Ok(())
 //! # }
 //! ```
-//!
-//! Features: `unstable-polluter` adds a switch with which a peer serves wrong bytes, for tests of other peers.
 
 mod cache;
 mod config;
@@ -41,6 +39,7 @@ pub use download::{Download, DownloadEvent};
 pub use error::{DownloadError, GetError, PeerError};
 pub use hybrid_peer_transport::BindError;
 pub use hybrid_server_transport::client::{FetchError, TlsTrust, TlsTrustError, UrlError};
+pub use hybrid_server_transport::{Fingerprint, ParseFingerprintError};
 pub use hybrid_session::Progress;
 pub use hybrid_units::Mode;
 pub use hybrid_wire::address::{ParsePrefixError, Prefix};

@@ -1,0 +1,152 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use hybrid_peer::{Fingerprint, Prefix};
+use hybrid_units::{BytesPerSecond, ParseDurationError, parse_duration};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Get contents from hybrid servers and from the peers that already have them
+#[derive(Debug, Parser)]
+#[command(name = "hybrid-peer", version, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Get a content, verify every byte, and serve it to others meanwhile
+    Get(Get),
+    /// Show what a content is: its manifest
+    Inspect(Inspect),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// The content's URL, the one that a browser would use
+    pub(crate) url: String,
+
+    /// Where to write it; by default the content's own name in this folder
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Replace the output file if it is there already
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Where parts are kept from one start to the next; by default `hybrid` in the user's cache folder
+    #[arg(long, value_name = "DIR", env = "HYBRID_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// How long to go on serving others after the content is complete: 30s, 10m, 2h, or forever [default: not at all]
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) stay: Option<Stay>,
+
+    /// How fast others are served at most: 20M (bits per second), 2.5MB/s [default: no limit]
+    #[arg(long, value_name = "RATE", conflicts_with = "no_upload")]
+    pub(crate) upload_limit: Option<BytesPerSecond>,
+
+    /// Serve nobody
+    #[arg(long)]
+    pub(crate) no_upload: bool,
+
+    /// A private network whose peers may be connected to, such as 10.0.0.0/8; may be given again [default: public peers only]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) allow_peers: Vec<Prefix>,
+
+    /// The UDP address on which peers are taken [default: any port of all addresses]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+
+    /// Print events as JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) tls: Tls,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Inspect {
+    /// The content's URL
+    pub(crate) url: String,
+
+    /// Print the manifest as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) tls: Tls,
+}
+
+/// Which server certificates are believed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Tls {
+    /// A file of certificates (PEM) to believe instead of the system's; may be given again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_ca: Vec<PathBuf>,
+
+    /// Believe the one server certificate with this fingerprint, as hybrid-server prints it for a self-signed one
+    #[arg(long, value_name = "HASH", conflicts_with = "tls_ca")]
+    pub(crate) tls_fingerprint: Option<Fingerprint>,
+}
+
+/// How long to go on serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    For(Duration),
+    Forever,
+}
+
+impl FromStr for Stay {
+    type Err = ParseDurationError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDurationError> {
+        if text == "forever" { Ok(Self::Forever) } else { parse_duration(text).map(Self::For) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn get_with_everything() {
+        let line = "hybrid-peer get http://h/x -o out --force --cache c --stay 10m --upload-limit 20M --allow-peers 10.0.0.0/8 \
+                    --allow-peers 127.0.0.0/8 --listen 127.0.0.1:0 --json --tls-ca a.pem --tls-ca b.pem";
+        let Command::Get(get) = Args::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("not get")
+        };
+        assert_eq!(get.stay, Some(Stay::For(Duration::from_secs(600))));
+        assert_eq!(get.upload_limit, Some(BytesPerSecond::new(2_500_000)));
+        assert_eq!((get.allow_peers.len(), get.tls.tls_ca.len()), (2, 2));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for line in [
+            "get",
+            "get http://h/x --stay 30",
+            "get http://h/x --stay soon",
+            "get http://h/x --upload-limit 0",
+            "get http://h/x --upload-limit 1M --no-upload",
+            "get http://h/x --upload-limit 1M --upload-limit 2M",
+            "get http://h/x --allow-peers everyone",
+            "get http://h/x --listen 80",
+            "get http://h/x --stya 1m",
+            "fetch http://h/x",
+        ] {
+            let words = std::iter::once("hybrid-peer").chain(line.split_whitespace());
+            assert!(Args::try_parse_from(words).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! How a download is told: a bar on a terminal, lines without one, JSON for programs.
+
+use crate::failure::Failure;
+use crate::print_line;
+use hybrid_manifest::Manifest;
+use hybrid_peer::{DownloadEvent, Mode, Progress, Source};
+use hybrid_units::BytesPerSecond;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Map, Value, json};
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Where events go.
+#[derive(Debug)]
+pub(crate) struct Report {
+    voice: Voice,
+    began: Instant,
+    /// The last few points of the way, for the speed of now.
+    recent: Vec<(Instant, u64)>,
+    last_line: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Voice {
+    Json,
+    Bar(ProgressBar),
+    Lines,
+}
+
+/// Speed is the mean over so long.
+const SPEED_WINDOW: Duration = Duration::from_secs(3);
+/// Without a terminal, a line of progress comes so often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+impl Report {
+    pub(crate) fn new(json: bool, manifest: &Manifest) -> Self {
+        let voice = match (json, std::io::stderr().is_terminal()) {
+            (true, _) => Voice::Json,
+            (false, true) => Voice::Bar(bar(manifest.layout().total_len())),
+            (false, false) => Voice::Lines,
+        };
+        Self { voice, began: Instant::now(), recent: Vec::new(), last_line: None }
+    }
+
+    /// Something that is worth a line to people and an object to programs.
+    fn say(&self, event: &str, fields: Value, line: impl FnOnce() -> String) -> Result<(), Failure> {
+        match &self.voice {
+            Voice::Json => print_line(&object(event, fields).to_string()),
+            Voice::Bar(bar) => {
+                bar.suspend(|| to_people(&line()));
+                Ok(())
+            }
+            Voice::Lines => {
+                to_people(&line());
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn started(
+        &self,
+        manifest: &Manifest,
+        recovered_parts: u32,
+        listen: Option<u16>,
+    ) -> Result<(), Failure> {
+        let layout = manifest.layout();
+        let fields = json!({
+            "content": manifest.content().to_string(), "name": manifest.name(), "total_bytes": layout.total_len(),
+            "parts_total": layout.part_count(), "part_bytes": layout.part_len().as_u32(),
+            "recovered_parts": recovered_parts, "udp_port": listen,
+        });
+        self.say("start", fields, || {
+            let kept = if recovered_parts > 0 { format!(", {recovered_parts} in the cache") } else { String::new() };
+            let length = hybrid_units::ByteCount::new(layout.total_len());
+            format!("{}: {length} in {} parts{kept}", manifest.name(), layout.part_count())
+        })
+    }
+
+    pub(crate) fn without_server(&self, why: &str) -> Result<(), Failure> {
+        self.say("server-away", json!({ "why": why, "retry_in_seconds": null }), || {
+            format!("the server is away ({why}); going on with what the cache and peers have")
+        })
+    }
+
+    pub(crate) fn event(&mut self, event: &DownloadEvent) -> Result<(), Failure> {
+        match event {
+            DownloadEvent::Progress(progress) => self.progress(progress),
+            DownloadEvent::Mode { mode, reasons } => {
+                let fields = json!({ "mode": mode.as_str(), "reasons": reasons });
+                self.say("mode", fields, || {
+                    let why = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join("; ")) };
+                    format!("mode: {}{why}", in_words(*mode))
+                })
+            }
+            DownloadEvent::PeerJoined { peer } => {
+                self.only_json("peer", json!({ "peer": peer.to_string(), "change": "joined" }))
+            }
+            DownloadEvent::PeerLeft { peer, code } => self
+                .only_json("peer", json!({ "peer": peer.to_string(), "change": "left", "why": format!("{code:?}") })),
+            DownloadEvent::PeerBanned { peer, number } => {
+                self.say("banned", json!({ "peer": peer.to_string(), "part": number.as_u32() }), || {
+                    format!("peer {peer} sent wrong bytes for part {number}; they were thrown away, and it is banned")
+                })
+            }
+            DownloadEvent::AddressRefused { peer, refused } => {
+                let fields = json!({ "peer": peer.to_string(), "why": refused.to_string() });
+                self.say("address-refused", fields, || {
+                    format!("peer {peer} is not dialled: {refused}; --allow-peers admits private networks")
+                })
+            }
+            DownloadEvent::ServerAway { reason, retry_in } => {
+                let secs = retry_in.map(|retry_in| retry_in.as_secs_f64());
+                self.say("server-away", json!({ "why": reason, "retry_in_seconds": secs }), || {
+                    let retry = secs.map_or(String::new(), |secs| format!("; trying again in {secs:.0} s"));
+                    format!("the server is away: {reason}{retry}")
+                })
+            }
+            DownloadEvent::ServerReached => self.only_json("server-reached", json!({})),
+            DownloadEvent::ServerBye(bye) => {
+                let fields = json!({ "code": format!("{:?}", bye.code), "why": bye.reason });
+                self.say("server-bye", fields, || format!("the server says good-bye: {:?} {}", bye.code, bye.reason))
+            }
+            DownloadEvent::ServerPartBad { number } => {
+                self.say("server-part-bad", json!({ "part": number.as_u32() }), || {
+                    format!("the server sent wrong bytes for part {number}; they were thrown away")
+                })
+            }
+            DownloadEvent::ServerHashesBad => self.say("server-hashes-bad", json!({}), || {
+                "the server sent part ids that do not fit its manifest; they were thrown away".to_owned()
+            }),
+            DownloadEvent::StoreFailed { reason } => self.say("store-failed", json!({ "why": reason }), || {
+                format!("paused: {reason}; make room, it is tried again every ten seconds")
+            }),
+            // Told when the file is written, too.
+            DownloadEvent::Complete(progress) => self.progress(progress),
+            _ => Ok(()),
+        }
+    }
+
+    fn only_json(&self, event: &str, fields: Value) -> Result<(), Failure> {
+        match self.voice {
+            Voice::Json => print_line(&object(event, fields).to_string()),
+            Voice::Bar(_) | Voice::Lines => Ok(()),
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) -> Result<(), Failure> {
+        let speed = self.speed(progress);
+        match &self.voice {
+            Voice::Json => {
+                let mut fields = figures(progress);
+                fields.insert("rate_bytes_per_second".to_owned(), json!(speed.as_u64()));
+                print_line(&object("progress", Value::Object(fields)).to_string())
+            }
+            Voice::Bar(bar) => {
+                bar.set_position(progress.held().as_u64());
+                bar.set_message(way(progress, speed));
+                Ok(())
+            }
+            Voice::Lines => {
+                if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+                    self.last_line = Some(Instant::now());
+                    to_people(&format!("{} of {}, {}", progress.held(), progress.total, way(progress, speed)));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The rate at which bytes came in the last seconds; what was in the cache before did not come.
+    fn speed(&mut self, progress: &Progress) -> BytesPerSecond {
+        let now = Instant::now();
+        let fetched = progress.held().as_u64() - progress.from(Source::Store).as_u64();
+        self.recent.push((now, fetched));
+        self.recent.retain(|(at, _)| now.duration_since(*at) <= SPEED_WINDOW);
+        match self.recent.first() {
+            Some((at, before)) => BytesPerSecond::mean(fetched.saturating_sub(*before), now.duration_since(*at)),
+            None => BytesPerSecond::default(),
+        }
+    }
+
+    pub(crate) fn complete(&self, output: &Path, progress: &Progress) -> Result<(), Failure> {
+        let mut fields = figures(progress);
+        fields.insert("output".to_owned(), json!(output.to_string_lossy()));
+        fields.insert("seconds".to_owned(), json!(self.began.elapsed().as_secs_f64()));
+        if let Voice::Bar(bar) = &self.voice {
+            bar.finish_and_clear();
+        }
+        self.say("complete", Value::Object(fields), || format!("{}: complete, every byte verified", output.display()))
+    }
+
+    /// The last words: where each byte came from.
+    pub(crate) fn summary(
+        &self,
+        progress: &Progress,
+        complete: bool,
+        finished: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let seconds = finished.unwrap_or_else(|| self.began.elapsed()).as_secs_f64();
+        let mut fields = figures(progress);
+        let mode = progress.mode_at_join.map(Mode::as_str);
+        fields.insert("complete".to_owned(), json!(complete));
+        fields.insert("mode_at_join".to_owned(), json!(mode));
+        fields.insert("seconds".to_owned(), json!(seconds));
+        fields.insert("start_up_seconds".to_owned(), json!(progress.start_up.map(|time| time.as_secs_f64())));
+        fields.insert("peers_used".to_owned(), json!(progress.peers_used));
+        fields.insert("peer_share".to_owned(), json!(progress.peer_share()));
+        if let Voice::Bar(bar) = &self.voice {
+            bar.finish_and_clear();
+        }
+        self.say("summary", Value::Object(fields), || {
+            let sources = Source::ALL.into_iter().filter(|source| progress.from(*source).as_u64() > 0);
+            let sources: Vec<String> =
+                sources.map(|source| format!("{} {}", progress.from(source), source_in_words(source))).collect();
+            let from = if sources.is_empty() { "nothing".to_owned() } else { sources.join(", ") };
+            format!("{from}; {} given to peers; {seconds:.1} s", progress.sent)
+        })
+    }
+
+    pub(crate) fn started_at(&self) -> Instant {
+        self.began
+    }
+}
+
+fn bar(total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{percent:>3}% {bar:25} {bytes}/{total_bytes}  {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style)
+}
+
+#[allow(clippy::print_stderr, reason = "this is the program's voice")]
+fn to_people(line: &str) {
+    let plain: String = line.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    eprintln!("{plain}");
+}
+
+fn object(event: &str, fields: Value) -> Value {
+    let mut object = Map::from_iter([("event".to_owned(), json!(event))]);
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    Value::Object(object)
+}
+
+/// The figures that progress and summary share; each byte held is under exactly one source.
+fn figures(progress: &Progress) -> Map<String, Value> {
+    let bytes = Source::ALL.map(|source| (source.as_str().to_owned(), json!(progress.from(source).as_u64())));
+    let fields = json!({
+        "held_bytes": progress.held().as_u64(),
+        "total_bytes": progress.total.as_u64(),
+        "parts_held": progress.parts_held,
+        "parts_total": progress.parts_total,
+        "bytes": Map::from_iter(bytes),
+        "sent_bytes": progress.sent.as_u64(),
+        "wasted_bytes": progress.wasted.as_u64(),
+        "mode": progress.mode.map(Mode::as_str),
+        "peers": progress.peers,
+    });
+    match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
+}
+
+fn way(progress: &Progress, speed: BytesPerSecond) -> String {
+    let mode = progress.mode.map_or("joining", in_words);
+    let share = 100.0 * progress.peer_share();
+    format!("{speed}, {mode}, {} peers, {share:.0}% from peers", progress.peers)
+}
+
+fn in_words(mode: Mode) -> &'static str {
+    match mode {
+        Mode::ClientServer => "from the server",
+        Mode::PeerToPeer => "from peers",
+    }
+}
+
+fn source_in_words(source: Source) -> &'static str {
+    match source {
+        Source::ServerDirect => "from the server",
+        Source::ServerGrant => "from the server as rare parts",
+        Source::ServerRescue => "from the server as help",
+        Source::Peer => "from peers",
+        Source::Store => "from the cache",
+        _ => "from elsewhere",
+    }
+}
