@@ -101,10 +101,10 @@ pub trait Site: Send + Sync + 'static {
     /// The content at a path.
     fn resolve(&self, path: &ContentPath) -> impl Future<Output = Result<ContentInfo, SiteError>> + Send;
 
-    /// `length_bytes` bytes of a content from `offset` on.
+    /// Bytes of a content from `offset` on: at least one, at most `length_bytes`.
     ///
     /// The service asks for at most [`crate::Body::READ_BYTES`] at a time, and never beyond [`ContentInfo::length_bytes`].
-    /// Fewer bytes than asked for count as a failure.
+    /// Fewer bytes than asked for are no end: the service asks for the rest.
     fn read(
         &self,
         content: ContentId,

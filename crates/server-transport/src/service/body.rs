@@ -53,12 +53,12 @@ impl Body {
                 if length == 0 {
                     return Ok(None);
                 }
-                let length_bytes = u64::try_from(length).unwrap_or(u64::MAX);
-                site.pace(length_bytes).await;
                 let bytes = site.read(content, range.start, length).await?;
-                if bytes.len() != length {
-                    return Err(SiteError::Changed);
+                if bytes.is_empty() || bytes.len() > length {
+                    return Err(SiteError::Failed);
                 }
+                let length_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                site.pace(length_bytes).await;
                 site.sent(length_bytes);
                 Ok(Some((bytes, range.start + length_bytes..range.end)))
             }

@@ -81,7 +81,9 @@ impl Site for TestSite {
             return Err(SiteError::Changed);
         }
         let offset = usize::try_from(offset).unwrap();
-        Ok(self.bytes(content)?.slice(offset..offset + length_bytes))
+        // Sometimes less than asked for, as the contract allows.
+        let length = if offset == 0 { length_bytes.div_ceil(2) } else { length_bytes };
+        Ok(self.bytes(content)?.slice(offset..offset + length))
     }
 
     async fn manifest(&self, path: &ContentPath, form: ManifestForm) -> Result<Document, SiteError> {

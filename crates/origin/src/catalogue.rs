@@ -1,0 +1,349 @@
+//! What is served: paths, the contents behind them, and their preparation.
+//!
+//! Invariant: each content here has the bytes that its id says, or is found not to at the next read and prepared again.
+
+use crate::driver::Driver;
+use crate::folder::{FileProblem, Folder, Stamp};
+use crate::prepare::{PrepareFileError, prepare_file, read_at};
+use bytes::Bytes;
+use hybrid_coordinator::Input;
+use hybrid_manifest::{
+    ContentId, Manifest, ManifestError, ManifestSpec, PartIds, PartNumber, Prepared, ProofError, SignedManifest,
+    SigningKey, check_name, server_key,
+};
+use hybrid_server_transport::{ContentPath, SiteError};
+use hybrid_units::{ByteCount, Duration};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, watch};
+
+/// A file that is prepared.
+#[derive(Debug)]
+pub(crate) struct Content {
+    path: ContentPath,
+    file: PathBuf,
+    stamp: Stamp,
+    media_type: String,
+    signed: SignedManifest,
+    ids: PartIds,
+    /// A read found other bytes than the hashes say.
+    stale: AtomicBool,
+}
+
+impl Content {
+    pub(crate) fn id(&self) -> ContentId {
+        self.ids.content()
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    pub(crate) fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    pub(crate) fn signed(&self) -> &SignedManifest {
+        &self.signed
+    }
+
+    pub(crate) fn ids(&self) -> &PartIds {
+        &self.ids
+    }
+
+    pub(crate) fn part_count(&self) -> u32 {
+        self.ids.layout().part_count()
+    }
+}
+
+/// All contents of a folder that were asked for, or found in the background.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    folder: Folder,
+    key: SigningKey,
+    inline_hashes_below: ByteCount,
+    contents_max: usize,
+    wait: Duration,
+    driver: Arc<Driver>,
+    slots: Mutex<Slots>,
+    small: Semaphore,
+    large: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    by_path: BTreeMap<ContentPath, Slot>,
+    /// Several paths may hold the same bytes; the first serves.
+    by_id: BTreeMap<ContentId, Vec<Arc<Content>>>,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Ready(Arc<Content>),
+    Preparing { stamp: Stamp, outcome: watch::Receiver<Outcome> },
+}
+
+/// `None` while it is being prepared.
+type Outcome = Option<Result<Arc<Content>, SiteError>>;
+
+/// Files below this are prepared several at a time, on one thread each in effect: they have a few parts only.
+const SMALL_BELOW: u64 = 16 << 20;
+const SMALL_AT_A_TIME: usize = 4;
+/// How soon to ask again for a file that is being written.
+const WRITTEN_RETRY: Duration = Duration::from_secs(2);
+/// How soon to ask again for a file that takes long to prepare.
+const LONG_RETRY: Duration = Duration::from_secs(5);
+
+impl Catalogue {
+    pub(crate) fn new(folder: Folder, key: SigningKey, config: &crate::Config, driver: Arc<Driver>) -> Self {
+        Self {
+            folder,
+            key,
+            inline_hashes_below: config.inline_hashes_below,
+            contents_max: config.coordinator.contents_max,
+            wait: config.preparation_wait,
+            driver,
+            slots: Mutex::default(),
+            small: Semaphore::new(SMALL_AT_A_TIME),
+            // A large file takes all processors; two at a time would only read from two places of the disk.
+            large: Semaphore::new(1),
+        }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        // The tables are changed in whole steps that do not panic.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The content with this id, if it is prepared.
+    pub(crate) fn content(&self, id: ContentId) -> Result<Arc<Content>, SiteError> {
+        self.slots().by_id.get(&id).and_then(|contents| contents.first()).cloned().ok_or(SiteError::NotFound)
+    }
+
+    /// The content at a path, prepared now if it was not before or has changed; one preparation serves all who ask.
+    pub(crate) async fn resolve(self: &Arc<Self>, path: &ContentPath) -> Result<Arc<Content>, SiteError> {
+        let found = blocking({
+            let (catalogue, path) = (Arc::clone(self), path.clone());
+            move || catalogue.folder.find(&path)
+        });
+        let (file, stamp) = match found.await? {
+            Ok(found) => found,
+            Err(problem) => {
+                if matches!(problem, FileProblem::NotFound) {
+                    self.remove(path);
+                }
+                return Err(file_problem(path, &problem));
+            }
+        };
+        let mut outcome = {
+            let mut slots = self.slots();
+            match slots.by_path.get(path) {
+                Some(Slot::Ready(content)) if content.stamp == stamp && !content.stale.load(Ordering::Relaxed) => {
+                    return Ok(Arc::clone(content));
+                }
+                Some(Slot::Preparing { stamp: started, outcome }) if *started == stamp => outcome.clone(),
+                known => {
+                    if known.is_none() && slots.by_path.len() >= self.contents_max {
+                        tracing::warn!(max = self.contents_max, "the catalogue is full; a file is not served");
+                        return Err(SiteError::Failed);
+                    }
+                    let (tell, outcome) = watch::channel(None);
+                    self.forget(&mut slots, path);
+                    slots.by_path.insert(path.clone(), Slot::Preparing { stamp, outcome: outcome.clone() });
+                    // Not bound to this request: who gives up must not make the next one start from the beginning.
+                    tokio::spawn(Arc::clone(self).prepare(path.clone(), file, stamp, tell));
+                    outcome
+                }
+            }
+        };
+        let done = tokio::time::timeout(self.wait, outcome.wait_for(Option::is_some)).await;
+        match done {
+            Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(SiteError::Failed)),
+            // The task is gone without a word: it panicked.
+            Ok(Err(_)) => Err(SiteError::Failed),
+            Err(_) => Err(SiteError::Preparing { retry_after: LONG_RETRY }),
+        }
+    }
+
+    async fn prepare(self: Arc<Self>, path: ContentPath, file: PathBuf, stamp: Stamp, tell: watch::Sender<Outcome>) {
+        let queue = if stamp.length_bytes < SMALL_BELOW { &self.small } else { &self.large };
+        let permit = queue.acquire().await;
+        let prepared = blocking({
+            let (catalogue, path) = (Arc::clone(&self), path.clone());
+            move || catalogue.prepare_now(path, file, stamp)
+        });
+        let prepared = prepared.await.and_then(|prepared| prepared);
+        drop(permit);
+        let mut slots = self.slots();
+        // Meanwhile the file may have changed again, and another preparation taken the place.
+        let ours =
+            matches!(slots.by_path.get(&path), Some(Slot::Preparing { stamp: started, .. }) if *started == stamp);
+        let prepared = prepared.map(Arc::new);
+        match &prepared {
+            Ok(content) if ours => self.place(&mut slots, path, Arc::clone(content)),
+            Err(_) if ours => drop(slots.by_path.remove(&path)),
+            _ => {}
+        }
+        drop(slots);
+        let superseded = Err(SiteError::Preparing { retry_after: WRITTEN_RETRY });
+        tell.send_replace(Some(if ours { prepared } else { superseded }));
+    }
+
+    fn prepare_now(&self, path: ContentPath, file: PathBuf, stamp: Stamp) -> Result<Content, SiteError> {
+        let (open, opened) = self.folder.open_file(&file).map_err(|problem| file_problem(&path, &problem))?;
+        let written = SiteError::Preparing { retry_after: WRITTEN_RETRY };
+        if opened != stamp {
+            return Err(written);
+        }
+        let start = std::time::Instant::now();
+        let prepared = match prepare_file(&open) {
+            Ok(prepared) => prepared,
+            Err(PrepareFileError::Changed) => return Err(written),
+            Err(error) => {
+                tracing::warn!(%path, %error, "a file cannot be prepared");
+                return Err(SiteError::Failed);
+            }
+        };
+        let media_type = media_type(&path);
+        let signed = self.sign(&path, &media_type, &prepared).map_err(|error| {
+            tracing::warn!(%path, %error, "a file has no manifest");
+            SiteError::Failed
+        })?;
+        let ids = PartIds::with_ids(signed.manifest(), prepared.part_ids()).map_err(|error: ProofError| {
+            tracing::error!(%path, %error, "the hashes of a file do not fit together");
+            SiteError::Failed
+        })?;
+        tracing::info!(
+            %path,
+            content = %ids.content(),
+            bytes = stamp.length_bytes,
+            parts = ids.layout().part_count(),
+            elapsed_ms = start.elapsed().as_millis(),
+            "prepared"
+        );
+        Ok(Content { path, file, stamp, media_type, signed, ids, stale: AtomicBool::new(false) })
+    }
+
+    fn sign(&self, path: &ContentPath, media_type: &str, prepared: &Prepared) -> Result<SignedManifest, ManifestError> {
+        // A name that some file system could not hold is replaced by one that all can: the bytes are served all the same.
+        let name = [path.to_string(), path.file_name().to_owned()].into_iter().find(|name| check_name(name).is_ok());
+        let hash = prepared.segment_hashes().first().map(ToString::to_string);
+        let mut spec = ManifestSpec::new(name.or(hash).unwrap_or_default());
+        spec.media_type = media_type.to_owned();
+        spec.inline_hashes_below = self.inline_hashes_below;
+        let manifest = Manifest::new(spec, prepared, server_key(&self.key))?;
+        SignedManifest::sign(manifest, &self.key)
+    }
+
+    /// Puts a prepared content into its place and tells the coordinator.
+    fn place(&self, slots: &mut Slots, path: ContentPath, content: Arc<Content>) {
+        let contents = slots.by_id.entry(content.id()).or_default();
+        if contents.is_empty() {
+            self.driver.input(Input::ContentAdded {
+                content: content.id(),
+                part_count: content.part_count(),
+                part_len: content.ids.layout().part_len(),
+            });
+        }
+        contents.push(Arc::clone(&content));
+        slots.by_path.insert(path, Slot::Ready(content));
+    }
+
+    fn remove(&self, path: &ContentPath) {
+        self.forget(&mut self.slots(), path);
+    }
+
+    /// Takes what was at a path out of the tables and tells the coordinator if nothing else has those bytes.
+    fn forget(&self, slots: &mut Slots, path: &ContentPath) {
+        let Some(Slot::Ready(content)) = slots.by_path.remove(path) else { return };
+        let Some(contents) = slots.by_id.get_mut(&content.id()) else { return };
+        contents.retain(|other| other.path != *path);
+        if contents.is_empty() {
+            slots.by_id.remove(&content.id());
+            tracing::info!(%path, content = %content.id(), "no longer served");
+            self.driver.input(Input::ContentRemoved { content: content.id() });
+        }
+    }
+
+    /// Reads a part and verifies it.
+    pub(crate) async fn load(self: &Arc<Self>, content: Arc<Content>, number: PartNumber) -> Result<Bytes, SiteError> {
+        let catalogue = Arc::clone(self);
+        blocking(move || catalogue.load_now(&content, number)).await?
+    }
+
+    fn load_now(&self, content: &Content, number: PartNumber) -> Result<Bytes, SiteError> {
+        let no_such_part = || SiteError::NoSuchPart { part_count: content.part_count() };
+        let expected = content.ids.expect(number).ok_or_else(no_such_part)?;
+        let changed = |()| {
+            content.stale.store(true, Ordering::Relaxed);
+            SiteError::Changed
+        };
+        let (file, stamp) = match self.folder.open_file(&content.file) {
+            Ok(open) => open,
+            Err(FileProblem::NotFound) => return Err(changed(())),
+            Err(problem) => return Err(file_problem(&content.path, &problem)),
+        };
+        if stamp != content.stamp {
+            return Err(changed(()));
+        }
+        let mut bytes = vec![0; usize::try_from(expected.place().len()).unwrap_or(usize::MAX)];
+        match read_at(&file, &mut bytes, expected.place().offset()) {
+            Ok(()) => {}
+            Err(PrepareFileError::Changed) => return Err(changed(())),
+            Err(error) => {
+                tracing::warn!(path = %content.path, %error, "a part cannot be read");
+                return Err(SiteError::Failed);
+            }
+        }
+        match expected.verify(bytes.into()) {
+            Ok(part) => Ok(part.into_bytes()),
+            Err(_) => {
+                tracing::warn!(path = %content.path, %number, "a part changed under an unchanged time; preparing again");
+                Err(changed(()))
+            }
+        }
+    }
+
+    /// Prepares all files, one after the other.
+    pub(crate) async fn prepare_all(self: Arc<Self>) {
+        let (tell, mut found) = tokio::sync::mpsc::channel(64);
+        let walk = blocking({
+            let folder = self.folder.clone();
+            move || folder.walk(|path| tell.blocking_send(path).is_ok())
+        });
+        let prepare = async {
+            while let Some(path) = found.recv().await {
+                if let Err(error) = self.resolve(&path).await {
+                    tracing::debug!(%path, %error, "not prepared at the start");
+                }
+            }
+        };
+        let (walked, ()) = tokio::join!(walk, prepare);
+        if walked.is_ok() {
+            tracing::info!(contents = self.slots().by_path.len(), "all files are prepared");
+        }
+    }
+}
+
+fn media_type(path: &ContentPath) -> String {
+    let guess = mime_guess::from_path(path.file_name()).first_or_octet_stream();
+    // Text without a declared encoding is guessed at; UTF-8 is what text is today.
+    if guess.type_() == mime_guess::mime::TEXT { format!("{guess}; charset=utf-8") } else { guess.to_string() }
+}
+
+fn file_problem(path: &ContentPath, problem: &FileProblem) -> SiteError {
+    match problem {
+        FileProblem::NotFound => SiteError::NotFound,
+        FileProblem::Io(error) => {
+            tracing::debug!(%path, %error, "a file cannot be read");
+            SiteError::Failed
+        }
+    }
+}
+
+/// Runs what blocks where it holds up nobody; a panic there is [`SiteError::Failed`] here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SiteError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| SiteError::Failed)
+}

@@ -1,0 +1,368 @@
+//! The origin itself: answers what the HTTP service asks, and runs the tasks behind it.
+
+use crate::cache::PartCache;
+use crate::catalogue::{Catalogue, Content};
+use crate::driver::{Driver, Push};
+use crate::folder::{Folder, FolderError};
+use crate::load::{Clock, Egress, Sampler};
+use crate::state::{Identity, StateError};
+use crate::{Config, ContentStats, ServeSummary, ServerConfig, Service};
+use bytes::Bytes;
+use hybrid_coordinator::{ClientId, Coordinator, Input, TicketIssuer};
+use hybrid_manifest::{ContentId, HashProof, PartNumber, PartRange, ServerKey};
+use hybrid_server_transport::{
+    ChannelError, ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartHead, PartVerdict, Site,
+    SiteError, serve,
+};
+use hybrid_units::{Duration, UnixTime};
+use hybrid_wire::SessionToken;
+use hybrid_wire::control::{Bye, ByeCode, ClientMessage, PartPush, ServerMessage};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+/// How often the server's own load is told to the coordinator.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A content server over a folder. Clones are the same server; its tasks end with the last of them.
+#[derive(Clone)]
+pub struct Origin {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<Store>,
+    driver: Arc<Driver>,
+    server_key: ServerKey,
+    join_limit: Duration,
+    tasks: Vec<AbortHandle>,
+}
+
+/// Contents and the way out for their bytes.
+struct Store {
+    catalogue: Arc<Catalogue>,
+    cache: PartCache,
+    egress: Egress,
+}
+
+/// Why there is no origin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The folder cannot be served.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The thresholds contradict themselves.
+    #[error("thresholds: {0}")]
+    Thresholds(#[from] hybrid_qos::ConfigError),
+    /// There is no randomness for the coordinator's choices.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The system's clock is before 1970.
+    #[error("this computer's clock is before 1970")]
+    Clock,
+}
+
+impl Origin {
+    /// Serves the files beneath `root`, of which hidden ones and links that lead outside are not served.
+    ///
+    /// Starts tasks on the current tokio runtime, so it must be called within one.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or the thresholds contradict themselves.
+    pub fn open(root: &Path, identity: Identity, config: Config) -> Result<Self, OpenError> {
+        let folder = Folder::open(root)?;
+        let clock = Clock::start();
+        let mut settings = config.coordinator.clone();
+        settings.qos.egress_limit = config.egress_limit;
+        settings.seed = match config.seed {
+            Some(seed) => seed,
+            None => random().map(u64::from_le_bytes)?,
+        };
+        let unix_now = SystemTime::UNIX_EPOCH.elapsed().map_err(|_| OpenError::Clock)?;
+        let server_key = identity.server_key();
+        let issuer = TicketIssuer { key: identity.key.clone(), network_secret: identity.network_secret };
+        let unix_now = UnixTime::from_secs(unix_now.as_secs());
+        let coordinator = Coordinator::new(settings, issuer, clock.now(), unix_now)?;
+        let (driver, pushes) = Driver::new(clock, coordinator);
+        let driver = Arc::new(driver);
+        let catalogue = Arc::new(Catalogue::new(folder, identity.key, &config, Arc::clone(&driver)));
+        let cache = PartCache::new(usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX));
+        let egress = Egress::new(clock, config.egress_limit);
+        let store = Arc::new(Store { catalogue: Arc::clone(&catalogue), cache, egress });
+        let mut tasks = vec![
+            tokio::spawn(Arc::clone(&driver).keep_time()).abort_handle(),
+            tokio::spawn(push_parts(Arc::clone(&store), Arc::clone(&driver), pushes)).abort_handle(),
+            tokio::spawn(sample_load(Arc::clone(&store), Arc::clone(&driver))).abort_handle(),
+        ];
+        if config.prepare_at_start {
+            tasks.push(tokio::spawn(catalogue.prepare_all()).abort_handle());
+        }
+        Ok(Self { inner: Arc::new(Inner { store, driver, server_key, join_limit: config.join_limit, tasks }) })
+    }
+
+    /// The HTTP service, for the root of a host.
+    pub fn service(&self) -> Service<Self> {
+        Service::new(Arc::new(self.clone()))
+    }
+
+    /// The HTTP service, for a host that mounts it at `base_path`, such as `/media`, and strips that from requests.
+    pub fn service_at(&self, base_path: &str) -> Service<Self> {
+        Service::mounted(Arc::new(self.clone()), base_path, hybrid_server_transport::ServiceLimits::default())
+    }
+
+    /// Serves on these listeners until `shutdown` completes; then says good-bye to all clients and waits for the answers
+    /// under way.
+    ///
+    /// # Errors
+    /// When the listeners or the TLS identity cannot be used.
+    pub async fn serve(
+        &self,
+        listeners: Vec<std::net::TcpListener>,
+        config: ServerConfig,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> io::Result<ServeSummary> {
+        let end = async {
+            shutdown.await;
+            self.close();
+        };
+        serve(listeners, self.service(), config, end).await
+    }
+
+    /// Says good-bye to all clients on control channels, and to those that come. Plain HTTP goes on.
+    pub fn close(&self) {
+        self.inner.driver.close();
+    }
+
+    /// The public key with which manifests and tickets are signed.
+    pub fn server_key(&self) -> ServerKey {
+        self.inner.server_key
+    }
+
+    /// Prepares the content at a path, if it is not, and tells its id.
+    ///
+    /// # Errors
+    /// When there is no such file, or it cannot be prepared in time.
+    pub async fn prepare(&self, path: &ContentPath) -> Result<ContentId, SiteError> {
+        self.content(path).await.map(|content| content.id())
+    }
+
+    /// What a content's swarm looks like; `None` for a content that is not prepared.
+    pub fn stats(&self, content: ContentId) -> Option<ContentStats> {
+        self.inner.driver.stats(content)
+    }
+
+    /// Bytes of contents, manifests and hashes sent so far.
+    pub fn sent_bytes(&self) -> u64 {
+        self.inner.store.egress.sent_bytes()
+    }
+
+    async fn content(&self, path: &ContentPath) -> Result<Arc<Content>, SiteError> {
+        self.inner.store.catalogue.resolve(path).await
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin").field("server_key", &self.inner.server_key).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Store {
+    /// A part, verified, from memory or from the disk.
+    async fn part(&self, id: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
+        let content = self.catalogue.content(id)?;
+        let part = self.cache.part(id, number, self.catalogue.load(content, number)).await;
+        if matches!(part, Err(SiteError::Changed)) {
+            self.cache.forget(id);
+        }
+        part
+    }
+}
+
+/// Sends the parts that the coordinator gives unasked, each in a task of its own, since each waits for its reader.
+async fn push_parts(store: Arc<Store>, driver: Arc<Driver>, mut pushes: mpsc::UnboundedReceiver<Push>) {
+    while let Some(push) = pushes.recv().await {
+        let (store, driver) = (Arc::clone(&store), Arc::clone(&driver));
+        tokio::spawn(async move {
+            let sent = push_part(&store, &push).await;
+            driver.input(Input::PushDone { client: push.client, number: push.number, sent });
+        });
+    }
+}
+
+async fn push_part(store: &Store, push: &Push) -> bool {
+    let Ok(bytes) = store.part(push.content, push.number).await else { return false };
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    store.egress.pace(length).await;
+    let message = ServerMessage::PartPush(PartPush { number: push.number.as_u32(), bytes });
+    let Ok(written) = push.sender.send(&message) else { return false };
+    drop(message);
+    store.egress.sent(length);
+    written.await
+}
+
+async fn sample_load(store: Arc<Store>, driver: Arc<Driver>) {
+    let mut sampler = Sampler::start(&store.egress);
+    let mut ticks = tokio::time::interval(SAMPLE_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        driver.input(Input::Sample(sampler.sample(&store.egress)));
+    }
+}
+
+impl Site for Origin {
+    async fn resolve(&self, path: &ContentPath) -> Result<ContentInfo, SiteError> {
+        let content = self.content(path).await?;
+        Ok(ContentInfo {
+            content: content.id(),
+            length_bytes: content.stamp().length_bytes,
+            media_type: content.media_type().to_owned(),
+            modified: content.stamp().modified,
+        })
+    }
+
+    async fn read(&self, id: ContentId, offset: u64, length_bytes: usize) -> Result<Bytes, SiteError> {
+        // Only whole parts are read from the disk: small ranges cost no more than the parts that they lie in, and no byte
+        // goes out that was not verified.
+        let place = {
+            let content = self.inner.store.catalogue.content(id)?;
+            content.ids().layout().part_at(offset).ok_or(SiteError::Changed)?
+        };
+        let part = self.inner.store.part(id, place.number()).await?;
+        let start = usize::try_from(offset.saturating_sub(place.offset())).unwrap_or(usize::MAX).min(part.len());
+        let end = start.saturating_add(length_bytes).min(part.len());
+        Ok(part.slice(start..end))
+    }
+
+    async fn manifest(&self, path: &ContentPath, form: ManifestForm) -> Result<Document, SiteError> {
+        let content = self.content(path).await?;
+        let binary = content.signed().encode();
+        // The signature is over all that the manifest says, so its last bytes tell one manifest from another.
+        let signature = binary.iter().rev().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+        Ok(match form {
+            ManifestForm::Binary => Document { bytes: binary, tag: signature },
+            ManifestForm::Json => {
+                Document { bytes: content.signed().manifest().to_json().into(), tag: format!("{signature}-json") }
+            }
+        })
+    }
+
+    fn part_head(&self, id: ContentId, number: PartNumber) -> Result<PartHead, SiteError> {
+        let content = self.inner.store.catalogue.content(id)?;
+        let no_such_part = SiteError::NoSuchPart { part_count: content.part_count() };
+        let expected = content.ids().expect(number).ok_or(no_such_part)?;
+        Ok(PartHead { id: expected.id(), length_bytes: expected.place().len() })
+    }
+
+    fn authorize_part(&self, session: Option<SessionToken>, content: ContentId, number: PartNumber) -> PartVerdict {
+        match self.inner.driver.authorize_part(session, content, number) {
+            hybrid_coordinator::PartVerdict::Serve(_) => PartVerdict::Serve,
+            hybrid_coordinator::PartVerdict::Wait { retry_after, code, reason } => {
+                PartVerdict::Wait { retry_after, code, reason }
+            }
+            hybrid_coordinator::PartVerdict::UnknownSession => PartVerdict::UnknownSession,
+        }
+    }
+
+    async fn part(&self, content: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
+        self.inner.store.part(content, number).await
+    }
+
+    fn hashes(&self, id: ContentId, parts: PartRange) -> Result<Bytes, SiteError> {
+        let content = self.inner.store.catalogue.content(id)?;
+        if parts.end().as_u32() > content.part_count() {
+            return Err(SiteError::NoSuchPart { part_count: content.part_count() });
+        }
+        let proofs = content.ids().prove_all(parts).ok_or(SiteError::Failed)?;
+        let mut bytes = Vec::with_capacity(proofs.iter().map(HashProof::encoded_len).sum());
+        proofs.iter().for_each(|proof| proof.encode_into(&mut bytes));
+        Ok(bytes.into())
+    }
+
+    async fn control(&self, mut socket: ControlSocket) {
+        let driver = &self.inner.driver;
+        let Some(client) = driver.register(socket.sender()) else { return };
+        let registered = Registered { driver, client };
+        if let Err(bye) = self.converse(client, &mut socket).await {
+            socket.sender().close(bye);
+        }
+        drop(registered);
+    }
+
+    async fn pace(&self, bytes: u64) {
+        self.inner.store.egress.pace(bytes).await;
+    }
+
+    fn sent(&self, bytes: u64) {
+        self.inner.store.egress.sent(bytes);
+    }
+}
+
+/// A control channel that the coordinator knows of; it is told the end however it comes.
+struct Registered<'a> {
+    driver: &'a Driver,
+    client: ClientId,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.driver.left(self.client);
+    }
+}
+
+impl Origin {
+    /// Takes what a client says, until the channel ends; an error is what to say in parting.
+    async fn converse(&self, client: ClientId, socket: &mut ControlSocket) -> Result<(), Bye> {
+        let driver = &self.inner.driver;
+        let first = timeout(self.inner.join_limit, socket.recv()).await;
+        let first = first.map_err(|_| Bye { code: ByeCode::Protocol, reason: "no join came in time".to_owned() })?;
+        let Some(ClientMessage::Join(join)) = first.transpose().map_err(farewell)? else {
+            return Err(Bye { code: ByeCode::Protocol, reason: "the first message is not a join".to_owned() });
+        };
+        let session = random().map(SessionToken::from_bytes);
+        let session =
+            session.map_err(|_| Bye { code: ByeCode::Busy, reason: "the server has no randomness".to_owned() })?;
+        driver.input(Input::Join { client, observed: socket.client().ip(), session, join });
+        while let Some(message) = socket.recv().await.transpose().map_err(farewell)? {
+            match message {
+                ClientMessage::Report(report) => driver.input(Input::Report { client, report }),
+                ClientMessage::Bye(_) => return Ok(()),
+                ClientMessage::Join(_) => {
+                    return Err(Bye { code: ByeCode::Protocol, reason: "a second join".to_owned() });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn farewell(error: ChannelError) -> Bye {
+    let code = match &error {
+        ChannelError::Message(error) => error.bye_code(),
+        _ => ByeCode::Protocol,
+    };
+    Bye { code, reason: error.to_string() }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StateError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| StateError::Random)?;
+    Ok(bytes)
+}
