@@ -194,10 +194,14 @@ struct Sending {
 
 impl Sending {
     async fn run(mut self, number: PartNumber, bytes: Bytes, queue: u8, pace: Option<BytesPerSecond>) -> u64 {
+        let began = Instant::now();
         if self.write(number, bytes, queue, pace).await.is_ok() && self.finish() {
             // What is written only waits in our window. An upload slot is free when the peer has the part, or else a slow
-            // uplink would take on any number of parts at once.
+            // uplink would take on any number of parts at once; and not before the pace allows the next one.
             drop(self.send.stopped().await);
+            if let Some(rate) = pace {
+                tokio::time::sleep_until(began + rate.time_for(self.sent_bytes)).await;
+            }
         }
         self.sent_bytes
     }
@@ -225,25 +229,27 @@ impl Sending {
         self.write_reply(&header).await?;
         let began = Instant::now();
         while !bytes.is_empty() {
+            if let Some(rate) = pace {
+                // Counted from the start, so that late wake-ups are made up for.
+                self.pause_until(began + rate.time_for(self.sent_bytes)).await?;
+            }
             let slice = bytes.split_to(bytes.len().min(SLICE_BYTES));
             let slice_bytes = slice.len() as u64;
             self.send.write_chunk(slice).await?;
             self.sent_bytes += slice_bytes;
-            if let Some(rate) = pace {
-                // Counted from the start, so that late wake-ups are made up for.
-                let due = began + rate.time_for(self.sent_bytes);
-                tokio::select! {
-                    () = tokio::time::sleep_until(due) => {}
-                    stopped = self.send.stopped() => {
-                        return match stopped {
-                            Ok(Some(code)) => Err(quinn::WriteError::Stopped(code)),
-                            _ => Err(quinn::WriteError::ClosedStream),
-                        };
-                    }
-                }
-            }
         }
         Ok(())
+    }
+
+    /// Waits, unless the peer no longer wants the part.
+    async fn pause_until(&mut self, due: Instant) -> Result<(), quinn::WriteError> {
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => Ok(()),
+            stopped = self.send.stopped() => Err(match stopped {
+                Ok(Some(code)) => quinn::WriteError::Stopped(code),
+                _ => quinn::WriteError::ClosedStream,
+            }),
+        }
     }
 }
 
