@@ -192,7 +192,9 @@ impl From<FetchError> for Failure {
                 .hint("for a server with a certificate of its own give --tls-ca FILE or --tls-fingerprint HASH"),
             FetchError::NotHybrid { .. } => Self::new(exit::NETWORK, "E_NOT_HYBRID", message)
                 .hint("what it has can be fetched with curl or a browser"),
-            FetchError::Status { status: 404, .. } => Self::new(exit::NETWORK, "E_NOT_FOUND", message),
+            FetchError::Status { status: 404, .. } => {
+                Self::new(exit::NETWORK, "E_NOT_FOUND", "the server has nothing at this URL (404)")
+            }
             FetchError::Refused { .. } => Self::new(exit::NETWORK, "E_REFUSED", message).hint("try again later"),
             FetchError::Connect { .. } | FetchError::Timeout { .. } | FetchError::Broken { .. } => {
                 Self::new(exit::NETWORK, "E_UNREACHABLE", message).hint("is the server running, and the URL right?")
@@ -223,6 +225,7 @@ impl From<ExportError> for Failure {
             }
             ExportError::Incomplete { .. } => Self::new(exit::INCOMPLETE, "E_INCOMPLETE", message)
                 .hint("what came is kept; the same command goes on from there"),
+            ExportError::NotAFile { .. } => Self::new(exit::DISK, "E_FILE", message).hint("-o FILE chooses another"),
             _ => Self::new(exit::DISK, "E_FILE", message).hint("what came is kept; -o FILE chooses another output"),
         }
     }

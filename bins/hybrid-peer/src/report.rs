@@ -73,7 +73,8 @@ impl Report {
         self.say("start", fields, || {
             let kept = if recovered_parts > 0 { format!(", {recovered_parts} in the cache") } else { String::new() };
             let length = hybrid_units::ByteCount::new(layout.total_len());
-            format!("{}: {length} in {} parts{kept}", manifest.name(), layout.part_count())
+            let parts = if layout.part_count() == 1 { "part" } else { "parts" };
+            format!("{}: {length} in {} {parts}{kept}", manifest.name(), layout.part_count())
         })
     }
 
