@@ -1,2 +1,48 @@
-//! Under construction.
-fn main() {}
+//! `hybrid-server`: serves a folder to browsers, to any HTTP client, and to swarms of hybrid peers.
+
+mod args;
+mod config;
+mod failure;
+mod prepare;
+mod serve;
+mod settings;
+
+use args::{Args, Command};
+use clap::Parser;
+use failure::Failure;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return failure::from_clap(&error),
+    };
+    start_log();
+    let done = match args.command {
+        Command::Serve(serve) => serve::run(serve),
+        Command::Prepare(prepare) => prepare::run(&prepare),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+/// Starts, stops and warnings, or what `HYBRID_LOG` (or else `RUST_LOG`) asks for, on standard error.
+fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("HYBRID_LOG")
+        .or_else(|_| EnvFilter::try_from_default_env())
+        .unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Writes a line of data at once, for whoever waits for it.
+fn print_line(line: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
+        _ => Failure::file(format!("cannot write to standard output: {error}")),
+    })
+}

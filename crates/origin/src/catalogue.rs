@@ -215,7 +215,7 @@ impl Catalogue {
             tracing::error!(%path, %error, "the hashes of a file do not fit together");
             SiteError::Failed
         })?;
-        tracing::info!(
+        tracing::debug!(
             %path,
             content = %ids.content(),
             bytes = stamp.length_bytes,

@@ -190,6 +190,11 @@ impl Identity {
         Ok(Self { key: SigningKey::from_bytes(&key), network_secret })
     }
 
+    /// The key, for who signs manifests without an [`crate::Origin`].
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// The public key, which manifests name.
     pub fn server_key(&self) -> ServerKey {
         server_key(&self.key)

@@ -1,0 +1,150 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use hybrid_origin::Prefix;
+use hybrid_units::BytesPerSecond;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Serve a folder over HTTP, the first clients directly and the rest through a swarm of those that came before
+#[derive(Debug, Parser)]
+#[command(name = "hybrid-server", version, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the files beneath a folder
+    Serve(Serve),
+    /// Show what a file becomes: its id (as b3sum prints it), its part length and parts
+    Prepare(Prepare),
+}
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Serve {
+    /// The folder; hidden files and links that lead outside are not served
+    #[arg(value_name = "DIR", required_unless_present = "config")]
+    pub(crate) folder: Option<PathBuf>,
+
+    /// Where to take connections; port 0 takes any; may be given again [default: 127.0.0.1:8080, this computer only]
+    #[arg(long, value_name = "ADDR", value_parser = listen_address)]
+    pub(crate) listen: Vec<SocketAddr>,
+
+    /// How many clients are served directly before newcomers go to the swarm: a number, or auto, which follows the server's
+    /// load and what clients report [default: auto]
+    #[arg(long, value_name = "N|auto")]
+    pub(crate) direct_clients: Option<Direct>,
+
+    /// What the server sends at most: 20M (bits per second), 2.5MB/s [default: no limit]
+    #[arg(long, value_name = "RATE")]
+    pub(crate) egress_limit: Option<BytesPerSecond>,
+
+    /// A private network whose clients may be given to one another as peers, such as 10.0.0.0/8; may be given again
+    /// [default: public addresses only]
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) allow_peers: Vec<Prefix>,
+
+    /// The certificate chain for HTTPS, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM form
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+
+    /// HTTPS with a certificate that the server makes itself and keeps; clients are told its fingerprint
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub(crate) tls_self_signed: bool,
+
+    /// Settings in TOML; flags override them
+    #[arg(long, value_name = "FILE", env = "HYBRID_SERVER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where the server's keys are kept [default: hybrid-server in the user's state folder]
+    #[arg(long, value_name = "DIR", env = "HYBRID_SERVER_STATE")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// Check the settings and what they name, and end
+    #[arg(long)]
+    pub(crate) check_config: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Prepare {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+
+    /// One JSON object on one line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write the manifest, signed with the server's key
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Replace the manifest's file if it is there already
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
+
+    /// Where the server's keys are kept [default: hybrid-server in the user's state folder]
+    #[arg(long, value_name = "DIR", env = "HYBRID_SERVER_STATE")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+/// How many clients are served directly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direct {
+    Auto,
+    Fixed(u32),
+}
+
+impl FromStr for Direct {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(count) if plain => Ok(Self::Fixed(count)),
+            _ => Err(format!("'{}' is neither auto nor a number of clients", text.escape_default())),
+        }
+    }
+}
+
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        let hint = "write address and port, such as 127.0.0.1:8080, 0.0.0.0:80 or [::]:80";
+        format!("'{}' is no address to listen on: {hint}", text.escape_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn direct_clients() {
+        for (text, expected) in [
+            ("auto", Some(Direct::Auto)),
+            ("0", Some(Direct::Fixed(0))),
+            ("200", Some(Direct::Fixed(200))),
+            ("", None),
+            ("+1", None),
+            ("-1", None),
+            ("4294967296", None),
+            ("Auto", None),
+        ] {
+            assert_eq!(text.parse().ok(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The settings file: TOML in which an unknown key is an error, and each error names its line.
+
+use crate::args::{Direct, listen_address};
+use crate::failure::Failure;
+use hybrid_origin::Prefix;
+use hybrid_units::{ByteCount, BytesPerSecond, parse_duration};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use std::fmt;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A settings file has some kilobytes; more is not one.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// What a file may say. `docs/guide` has one with every key.
+#[derive(Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct File {
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) listen: Vec<Parsed<Listen>>,
+    pub(crate) state: Option<PathBuf>,
+    pub(crate) direct_clients: Option<DirectValue>,
+    pub(crate) egress_limit: Option<Parsed<BytesPerSecond>>,
+    pub(crate) allow_peers: Vec<Parsed<Prefix>>,
+    pub(crate) cache: Option<Parsed<ByteCount>>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) thresholds: Thresholds,
+}
+
+#[derive(Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    pub(crate) self_signed: bool,
+}
+
+#[derive(Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Thresholds {
+    pub(crate) egress: Option<Marks>,
+    pub(crate) cpu: Option<Marks>,
+    pub(crate) enter_after: Option<Parsed<Time>>,
+    pub(crate) leave_after: Option<Parsed<Time>>,
+    pub(crate) dwell: Option<Parsed<Time>>,
+    pub(crate) required_rate: Option<Parsed<BytesPerSecond>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Marks {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// A value that is written as text.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Parsed<T>(pub(crate) T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Listen(pub(crate) SocketAddr);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        listen_address(text).map(Self)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Time(pub(crate) Duration);
+
+impl FromStr for Time {
+    type Err = hybrid_units::ParseDurationError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_duration(text).map(Self)
+    }
+}
+
+/// `"auto"` or a number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct DirectValue(pub(crate) Direct);
+
+impl<'de> Deserialize<'de> for DirectValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = DirectValue;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"auto\" or a number of clients")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<DirectValue, E> {
+                text.parse().map(DirectValue).map_err(E::custom)
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<DirectValue, E> {
+                let count =
+                    u32::try_from(number).map_err(|_| E::custom(format!("{number} is no number of clients")))?;
+                Ok(DirectValue(Direct::Fixed(count)))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl File {
+    pub(crate) fn read(path: &Path) -> Result<Self, Failure> {
+        let name = path.display();
+        let unreadable = |error: std::io::Error| Failure::config(format!("{name}: {error}"));
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > MAX_BYTES {
+            return Err(Failure::config(format!("{name}: a settings file of more than 1 MiB is not read")));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| Failure::config(format!("{name}: not UTF-8 text")))?;
+        Self::parse(&text).map_err(|(line, column, message)| {
+            Failure::config(format!("{name}:{line}:{column}: {message}"))
+                .hint("hybrid-server serve --help tells what each setting means")
+        })
+    }
+
+    /// The settings, or what is wrong with the text in which line and column.
+    fn parse(text: &str) -> Result<Self, (usize, usize, String)> {
+        let text = text.trim_start_matches('\u{feff}');
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let before = text.get(..at).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            (line, column, error.message().split_whitespace().collect::<Vec<_>>().join(" "))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_every_key() {
+        let text = "\u{feff}folder = \"public\"\r\nlisten = [\"0.0.0.0:80\", \"[::]:80\"]\r\nstate = \"/var/lib/x\"\n\
+                    direct_clients = 100\negress_limit = \"100M\"\nallow_peers = [\"10.0.0.0/8\"]\ncache = \"1GiB\"\n\
+                    [tls]\ncert = \"a\"\nkey = \"b\"\nself_signed = false\n\
+                    [thresholds]\negress = { low = 0.6, high = 0.9 }\ncpu = { low = 0.5, high = 0.8 }\n\
+                    enter_after = \"5s\"\nleave_after = \"1m\"\ndwell = \"30s\"\nrequired_rate = \"1MB/s\"\n";
+        let file = File::parse(text).unwrap();
+        assert_eq!(file.listen.len(), 2);
+        assert_eq!(file.direct_clients, Some(DirectValue(Direct::Fixed(100))));
+        assert_eq!(file.thresholds.leave_after, Some(Parsed(Time(Duration::from_secs(60)))));
+        assert_eq!(File::parse("").unwrap(), File::default());
+        assert_eq!(File::parse("direct_clients = \"auto\"").unwrap().direct_clients, Some(DirectValue(Direct::Auto)));
+    }
+
+    #[test]
+    fn errors_name_line_and_column() {
+        for (text, line, column, words) in [
+            ("a = 1", 1, 1, "unknown field `a`, expected one of `folder`, `listen`"),
+            ("folder = \"x\"\n\n[tls]\ncerd = \"x\"", 4, 1, "unknown field `cerd`"),
+            ("folder = \"x\"\nfolder = \"y\"", 2, 1, "duplicate key"),
+            ("listen = [\"80\"]", 1, 11, "'80' is no address to listen on"),
+            ("listen = \"0.0.0.0:80\"", 1, 10, "expected a sequence"),
+            ("\negress_limit = \"0M\"", 2, 16, "a rate of zero"),
+            ("egress_limit = 5", 1, 16, "expected a string"),
+            ("allow_peers = [\"10.0.0.1/8\"]", 1, 16, "10.0.0.0/8"),
+            ("direct_clients = -1", 1, 18, "-1 is no number of clients"),
+            ("direct_clients = 1.5", 1, 18, "expected \"auto\" or a number"),
+            ("[thresholds]\ndwell = \"-5s\"", 2, 9, "is not a duration"),
+            ("[thresholds]\ncpu = { low = 0.5 }", 2, 7, "missing field `high`"),
+            ("folder \"x\"", 1, 8, ""),
+            ("folder = \"x", 1, 12, ""),
+            ("\0", 1, 1, ""),
+        ] {
+            let (at_line, at_column, message) = File::parse(text).expect_err(text);
+            assert_eq!((at_line, at_column), (line, column), "{text}: {message}");
+            assert!(message.contains(words), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_not_a_crash() {
+        assert!(File::parse(&format!("folder = {}", "[".repeat(400_000))).is_err());
+    }
+}

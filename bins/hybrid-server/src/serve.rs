@@ -1,0 +1,117 @@
+//! `hybrid-server serve`.
+
+use crate::args::Serve;
+use crate::failure::Failure;
+use crate::print_line;
+use crate::settings::{Settings, Tls};
+use hybrid_origin::{Identity, Origin, ServerConfig, StateFolder, TlsIdentity};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// As a shell shows SIGINT: the second signal found answers still under way.
+const INTERRUPTED: i32 = 130;
+
+pub(crate) fn run(args: Serve) -> Result<(), Failure> {
+    let check_only = args.check_config;
+    let settings = Settings::read(args, |name| std::env::var_os(name).map(PathBuf::from))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::file(format!("cannot start: {error}")))?;
+    let done = if check_only { runtime.block_on(check(settings)) } else { runtime.block_on(serve(settings)) };
+    // A file that is being prepared is not waited for.
+    runtime.shutdown_background();
+    done
+}
+
+/// Everything but opening a port, and without making what is not there yet.
+async fn check(mut settings: Settings) -> Result<(), Failure> {
+    let identity = if settings.state.exists() { open_state(&settings)?.identity()? } else { Identity::ephemeral()? };
+    settings.origin.prepare_at_start = false;
+    if settings.tls != Tls::SelfSigned {
+        drop(tls_identity(&settings, None)?);
+    }
+    drop(Origin::open(&settings.folder, identity, settings.origin)?);
+    print_line("the configuration is good")
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    let state = open_state(&settings)?;
+    let tls = tls_identity(&settings, Some(&state))?;
+    let listeners = settings.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>()?;
+    let origin = Origin::open(&settings.folder, state.identity()?, settings.origin.clone())?;
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(no_signals)?;
+    let mut terminations = signal(SignalKind::terminate()).map_err(no_signals)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    if let (Tls::SelfSigned, Some(identity)) = (&settings.tls, &tls) {
+        print_line(&format!("certificate fingerprint {}", identity.fingerprint()))?;
+    }
+    for listener in &listeners {
+        let address = listener.local_addr().map_err(|error| Failure::network(error.to_string()))?;
+        print_line(&format!("listening on {scheme}://{address}"))?;
+    }
+    tracing::info!(folder = %settings.folder.display(), server_key = %origin.server_key(), "serving");
+    let mut config = ServerConfig::default();
+    config.tls = tls;
+    let shutdown = async move {
+        tokio::select! {
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
+        }
+        tracing::info!("stopping: waiting for answers under way; a second signal ends at once");
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = interrupts.recv() => {}
+                _ = terminations.recv() => {}
+            }
+            std::process::exit(INTERRUPTED);
+        });
+    };
+    let summary = origin.serve(listeners, config, shutdown).await;
+    let summary = summary.map_err(|error| Failure::network(error.to_string()))?;
+    tracing::info!(connections = summary.connections, refused = summary.refused, cut = summary.cut, "stopped");
+    Ok(())
+}
+
+fn no_signals(error: std::io::Error) -> Failure {
+    Failure::file(format!("cannot receive signals: {error}"))
+}
+
+fn open_state(settings: &Settings) -> Result<StateFolder, Failure> {
+    // Checked before the folder is made, by its nearest part that is there, so that a refusal leaves nothing behind.
+    if let Ok(folder) = settings.folder.canonicalize() {
+        let absolute = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
+        let known = absolute.ancestors().find_map(|ancestor| {
+            let rest = absolute.strip_prefix(ancestor).ok()?;
+            Some(ancestor.canonicalize().ok()?.join(rest))
+        });
+        Settings::check_state_is_not_served(&folder, &known.unwrap_or(absolute))?;
+    }
+    Ok(StateFolder::open(&settings.state)?)
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| Failure::bind(address, &error))
+}
+
+/// The certificate and its key; a self-signed one is kept in the state folder.
+fn tls_identity(settings: &Settings, state: Option<&StateFolder>) -> Result<Option<TlsIdentity>, Failure> {
+    match (&settings.tls, state) {
+        (Tls::Files { cert, key }, _) => {
+            let read = |path: &PathBuf| {
+                std::fs::read(path).map_err(|error| Failure::tls(format!("{}: {error}", path.display())))
+            };
+            let identity = TlsIdentity::from_pem(&read(cert)?, &read(key)?);
+            identity.map(Some).map_err(|error| Failure::tls(error.to_string()))
+        }
+        (Tls::SelfSigned, Some(state)) => {
+            // Names for who connects from here; addresses for who connects to where we listen.
+            let mut addresses: Vec<IpAddr> = settings.listen.iter().map(SocketAddr::ip).collect();
+            addresses.retain(|address| !address.is_unspecified());
+            addresses.extend([[127, 0, 0, 1].into(), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)]);
+            addresses.sort();
+            addresses.dedup();
+            Ok(Some(state.self_signed(&["localhost".to_owned()], &addresses)?))
+        }
+        _ => Ok(None),
+    }
+}
