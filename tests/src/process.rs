@@ -89,6 +89,7 @@ impl Running {
 }
 
 impl Drop for Running {
+    #[allow(clippy::print_stderr, reason = "what the programs said is what one needs to know of a failure")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("{}", self.said());

@@ -3,6 +3,7 @@
 use hybrid_tests::{ServerProcess, content, run_to_end, server_command};
 use std::process::Command;
 
+#[allow(clippy::print_stderr, reason = "a test that does not run says so")]
 fn curl(arguments: &[&str]) -> Option<Vec<u8>> {
     match Command::new("curl").args(["--silent", "--show-error", "--fail", "--noproxy", "*"]).args(arguments).output() {
         Ok(output) => {
