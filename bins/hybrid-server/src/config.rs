@@ -172,18 +172,18 @@ mod tests {
             ("a = 1", 1, 1, "unknown field `a`, expected one of `folder`, `listen`"),
             ("folder = \"x\"\n\n[tls]\ncerd = \"x\"", 4, 1, "unknown field `cerd`"),
             ("folder = \"x\"\nfolder = \"y\"", 2, 1, "duplicate key"),
-            ("listen = [\"80\"]", 1, 11, "'80' is no address to listen on"),
+            ("listen = [\"80\"]", 1, 10, "'80' is no address to listen on"),
             ("listen = \"0.0.0.0:80\"", 1, 10, "expected a sequence"),
             ("\negress_limit = \"0M\"", 2, 16, "a rate of zero"),
             ("egress_limit = 5", 1, 16, "expected a string"),
-            ("allow_peers = [\"10.0.0.1/8\"]", 1, 16, "10.0.0.0/8"),
+            ("allow_peers = [\"10.0.0.1/8\"]", 1, 15, "10.0.0.0/8"),
             ("direct_clients = -1", 1, 18, "-1 is no number of clients"),
             ("direct_clients = 1.5", 1, 18, "expected \"auto\" or a number"),
             ("[thresholds]\ndwell = \"-5s\"", 2, 9, "is not a duration"),
             ("[thresholds]\ncpu = { low = 0.5 }", 2, 7, "missing field `high`"),
             ("folder \"x\"", 1, 8, ""),
             ("folder = \"x", 1, 12, ""),
-            ("\0", 1, 1, ""),
+            ("\0", 1, 2, ""),
         ] {
             let (at_line, at_column, message) = File::parse(text).expect_err(text);
             assert_eq!((at_line, at_column), (line, column), "{text}: {message}");

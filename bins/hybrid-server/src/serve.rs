@@ -25,7 +25,9 @@ pub(crate) fn run(args: Serve) -> Result<(), Failure> {
 
 /// Everything but opening a port, and without making what is not there yet.
 async fn check(mut settings: Settings) -> Result<(), Failure> {
-    let identity = if settings.state.exists() { open_state(&settings)?.identity()? } else { Identity::ephemeral()? };
+    check_state(&settings)?;
+    let kept = settings.state.exists();
+    let identity = if kept { StateFolder::open(&settings.state)?.identity()? } else { Identity::ephemeral()? };
     settings.origin.prepare_at_start = false;
     if settings.tls != Tls::SelfSigned {
         drop(tls_identity(&settings, None)?);
@@ -35,7 +37,8 @@ async fn check(mut settings: Settings) -> Result<(), Failure> {
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
-    let state = open_state(&settings)?;
+    check_state(&settings)?;
+    let state = StateFolder::open(&settings.state)?;
     let tls = tls_identity(&settings, Some(&state))?;
     let listeners = settings.listen.iter().map(|address| bind(*address)).collect::<Result<Vec<_>, _>>()?;
     let origin = Origin::open(&settings.folder, state.identity()?, settings.origin.clone())?;
@@ -76,17 +79,16 @@ fn no_signals(error: std::io::Error) -> Failure {
     Failure::file(format!("cannot receive signals: {error}"))
 }
 
-fn open_state(settings: &Settings) -> Result<StateFolder, Failure> {
-    // Checked before the folder is made, by its nearest part that is there, so that a refusal leaves nothing behind.
-    if let Ok(folder) = settings.folder.canonicalize() {
-        let absolute = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
-        let known = absolute.ancestors().find_map(|ancestor| {
-            let rest = absolute.strip_prefix(ancestor).ok()?;
-            Some(ancestor.canonicalize().ok()?.join(rest))
-        });
-        Settings::check_state_is_not_served(&folder, &known.unwrap_or(absolute))?;
-    }
-    Ok(StateFolder::open(&settings.state)?)
+/// Whether the state folder, which may not be there yet, lies where it is not served.
+fn check_state(settings: &Settings) -> Result<(), Failure> {
+    let Ok(folder) = settings.folder.canonicalize() else { return Ok(()) };
+    let absolute = std::path::absolute(&settings.state).unwrap_or_else(|_| settings.state.clone());
+    // What is there is resolved, the rest is taken as it is written.
+    let resolved = absolute.ancestors().find_map(|ancestor| {
+        let rest = absolute.strip_prefix(ancestor).ok()?;
+        Some(ancestor.canonicalize().ok()?.join(rest))
+    });
+    Settings::check_state_is_not_served(&folder, &resolved.unwrap_or(absolute))
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -14,7 +14,7 @@ use hybrid_origin::{ClientAddress, Config, Identity, Origin};
 use std::net::SocketAddr;
 
 /// The host's router with the content server in it.
-pub fn router(origin: &Origin) -> Router {
+pub(crate) fn router(origin: &Origin) -> Router {
     Router::new()
         .route("/", get(|| async { "the host's own page" }))
         .nest_service("/media", origin.service_at("/media"))
