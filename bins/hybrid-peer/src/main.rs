@@ -9,7 +9,7 @@ mod report;
 use args::{Args, Command};
 use clap::Parser;
 use failure::Failure;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -40,7 +40,9 @@ async fn run(args: Args) -> Result<ExitCode, Failure> {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("HYBRID_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_target(false).with_ansi(colours).init();
 }
 
 /// Writes a line of data. A reader that went away is no error of ours, but there is nobody left to work for.

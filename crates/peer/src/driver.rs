@@ -300,8 +300,9 @@ impl Driver {
                 }
             }
             Done::StoreFailed(number, reason) => {
-                warn!(reason, "the cache does not take a part");
+                debug!(reason, "the cache does not take a part");
                 if self.store_ready_at.is_none() {
+                    warn!(reason, "the cache takes no parts");
                     self.tell(DownloadEvent::StoreFailed { reason });
                 }
                 self.store_ready_at = Some(Instant::now() + STORE_RETRY);

@@ -6,7 +6,7 @@
 //! One folder for each content:
 //! - `manifest`: as the server signed it;
 //! - `data`: the content itself, sparse until it is whole;
-//! - `journal`: which parts `data` holds ([`journal`]);
+//! - `journal`: which parts `data` holds (a list of self-checking records);
 //! - `proofs`: the part ids that were learned, each proved against the manifest again when it is read.
 //!
 //! No part is written and synced on its own: that costs nine times the rate.
