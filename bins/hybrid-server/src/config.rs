@@ -15,7 +15,7 @@ use std::time::Duration;
 /// A settings file has some kilobytes; more is not one.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// What a file may say. `docs/guide` has one with every key.
+/// What a file may say. The first test below has every key.
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct File {

@@ -23,7 +23,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -48,8 +48,12 @@ struct Inner {
 struct Store {
     catalogue: Arc<Catalogue>,
     cache: PartCache,
+    loads: Semaphore,
     egress: Egress,
 }
+
+/// Parts read from the disk at one time: more than a disk works on at once only hold memory.
+const LOADS_MAX: usize = 32;
 
 /// Why there is no origin.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +99,8 @@ impl Origin {
         let catalogue = Arc::new(Catalogue::new(folder, identity.key, &config, Arc::clone(&driver)));
         let cache = PartCache::new(usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX));
         let egress = Egress::new(clock, config.egress_limit);
-        let store = Arc::new(Store { catalogue: Arc::clone(&catalogue), cache, egress });
+        let loads = Semaphore::new(LOADS_MAX);
+        let store = Arc::new(Store { catalogue: Arc::clone(&catalogue), cache, loads, egress });
         let mut tasks = vec![
             tokio::spawn(Arc::clone(&driver).keep_time()).abort_handle(),
             tokio::spawn(push_parts(Arc::clone(&store), Arc::clone(&driver), pushes)).abort_handle(),
@@ -186,7 +191,13 @@ impl Store {
     /// A part, verified, from memory or from the disk.
     async fn part(&self, id: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
         let content = self.catalogue.content(id)?;
-        let part = self.cache.part(id, number, self.catalogue.load(content, number)).await;
+        let load = async {
+            let permit = self.loads.acquire().await;
+            let loaded = self.catalogue.load(content, number).await;
+            drop(permit);
+            loaded
+        };
+        let part = self.cache.part(id, number, load).await;
         if matches!(part, Err(SiteError::Changed)) {
             self.cache.forget(id);
         }

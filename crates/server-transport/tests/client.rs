@@ -7,7 +7,7 @@ use common::{BUSY_SESSION, DEADLINE, GOOD_SESSION, Server, TestSite, id};
 use hybrid_manifest::{ContentId, PartNumber, PartRange};
 use hybrid_server_transport::client::{Blame, ClientConfig, FetchError, ServerClient, TlsTrust};
 use hybrid_server_transport::{ChannelError, ContentPath, Fingerprint, ServerConfig, ServiceLimits, TlsIdentity};
-use hybrid_wire::control::{Bye, ByeCode, ClientMessage, Join, ServerMessage, Want};
+use hybrid_wire::control::{Bye, ByeCode, ClientMessage, Join, Report, ServerMessage, Want};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, SessionToken, UploadContract};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -237,6 +237,24 @@ async fn a_silent_control_channel_ends() {
     dead.write_all(handshake.as_bytes()).await.unwrap();
     assert_eq!(common::read_answer(&mut dead, false).await.status, 101);
     common::closed(&mut dead).await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_told_by_a_full_queue() {
+    let server = Server::start(site());
+    let mut slow = client(&server).control().await.unwrap();
+    // The client's own queue fills first, then the sockets', then the server's; about 32 MiB wait there at most.
+    let report = Report { level: common::FLOOD_LEVEL, ..Report::default() };
+    assert!(slow.send(&ClientMessage::Report(report)).unwrap().await);
+    let start = std::time::Instant::now();
+    while server.site.floods.load(std::sync::atomic::Ordering::Relaxed) == 0 {
+        assert!(start.elapsed() < DEADLINE, "the queue takes without end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Nobody else notices.
+    assert!(client(&server).manifest(&path("a.txt")).await.is_ok());
+    let end = async { while let Some(Ok(_)) = slow.recv().await {} };
+    timeout(DEADLINE, end).await.expect("the channel is cut");
 }
 
 #[tokio::test]

@@ -164,6 +164,27 @@ async fn half_a_preface_over_tls() {
 }
 
 #[tokio::test]
+async fn http2_is_spoken_over_tls() {
+    use http_body_util::{BodyExt as _, Empty};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let server = start(config(tls));
+    let stream = TokioIo::new(connect_tls(&server, b"h2").await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let whole = server.site.contents["big"].1.clone();
+    for (target, range) in [("https://localhost/big", 0..whole.len()), ("https://localhost/a.txt", 0..2_500)] {
+        let request = http::Request::get(target).body(Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body.len(), range.len(), "{target}");
+        assert!(range.len() < 10_000 || body == whole, "{target}");
+    }
+    let request = http::Request::get("https://localhost/hybrid/v1/control").body(Empty::new()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 426, "control channels are for HTTP/1.1");
+}
+
+#[tokio::test]
 async fn an_answer_that_is_not_taken() {
     for encrypted in [false, true] {
         let server = start(config(|config| {

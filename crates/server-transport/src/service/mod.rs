@@ -45,12 +45,13 @@ pub struct ClientAddress(pub SocketAddr);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServiceLimits {
-    /// Reads of contents and parts under way at one time. Default 256: at 256 KiB each, 64 MiB of buffers.
+    /// Parts being read at one time, paced ones that wait not counted. Default 256: at 256 KiB each, 64 MiB of buffers.
     /// Twice as many may wait; more are told 503 at once.
+    /// Manifests and contents have no such limit: they wait for one preparation or one read each, and a server that is
+    /// overrun must still be able to send its clients to the swarm.
     pub reads_max: usize,
-    /// The same for manifests and hashes. Default 64, apart from the reads, so that a server that is overrun can still
-    /// send its clients to the swarm.
-    pub documents_max: usize,
+    /// Proofs being made at one time. Default 64; twice as many may wait.
+    pub proofs_max: usize,
     /// Control channels are limited by [`crate::ServerConfig::connections_max`]; this is the time for their handshake.
     /// Default 10 s.
     pub upgrade_limit: Duration,
@@ -64,7 +65,7 @@ impl Default for ServiceLimits {
     fn default() -> Self {
         Self {
             reads_max: 256,
-            documents_max: 64,
+            proofs_max: 64,
             upgrade_limit: Duration::from_secs(10),
             control_silence_limit: Duration::from_secs(60),
             control_write_limit: Duration::from_secs(30),
@@ -84,7 +85,7 @@ struct Inner<S> {
     base_path: String,
     limits: ServiceLimits,
     reads: Pool,
-    documents: Pool,
+    proofs: Pool,
 }
 
 impl<S> Clone for Service<S> {
@@ -111,9 +112,9 @@ impl<S: Site> Service<S> {
     /// A `base_path` with characters that no header may carry leaves the links out.
     pub fn mounted(site: Arc<S>, base_path: &str, limits: ServiceLimits) -> Self {
         let reads = Pool::new(limits.reads_max);
-        let documents = Pool::new(limits.documents_max);
+        let proofs = Pool::new(limits.proofs_max);
         let base_path = base_path.trim_end_matches('/').to_owned();
-        Self { inner: Arc::new(Inner { site, base_path, limits, reads, documents }) }
+        Self { inner: Arc::new(Inner { site, base_path, limits, reads, proofs }) }
     }
 }
 
@@ -213,9 +214,7 @@ impl<S: Site> Inner<S> {
     }
 
     async fn content(&self, path: &ContentPath, head: &http::request::Parts) -> Result<Response<Body>, Problem> {
-        let permit = self.reads.permit().await?;
         let info = self.site.resolve(path).await?;
-        drop(permit);
         let validators = Validators { tag: format!("\"{}\"", info.content), modified: Some(info.modified) };
         let mut response = match conditional::evaluate(&head.headers, &validators) {
             Condition::Failed => return Err(precondition_failed()),
@@ -282,9 +281,7 @@ impl<S: Site> Inner<S> {
             }
             _ => ManifestForm::Binary,
         };
-        let permit = self.documents.permit().await?;
         let found = self.site.manifest(path, form).await?;
-        drop(permit);
         let media_type = match form {
             ManifestForm::Binary => MANIFEST_MEDIA_TYPE,
             ManifestForm::Json => "application/json",
@@ -302,7 +299,7 @@ impl<S: Site> Inner<S> {
         parts: PartRange,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Problem> {
-        let permit = self.documents.permit().await?;
+        let permit = self.proofs.permit().await?;
         let bytes = self.site.hashes(content, parts)?;
         drop(permit);
         let tag = format!("\"{content}-{}-{}\"", parts.first(), parts.count());

@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartId, PartNumber, PartRange};
 use hybrid_server_transport::{
-    ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartHead, PartVerdict, ServeSummary, ServerConfig,
-    Service, ServiceLimits, Site, SiteError, serve,
+    ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartHead, PartVerdict, SendError, ServeSummary,
+    ServerConfig, Service, ServiceLimits, Site, SiteError, serve,
 };
 use hybrid_wire::SessionToken;
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage, PartPush, ServerMessage};
@@ -44,7 +44,11 @@ pub struct TestSite {
     pub paced: AtomicU64,
     /// Reads fail from this offset on.
     pub broken_from: Option<u64>,
+    /// A report of this level is answered with pushes until the queue is full, and counted here.
+    pub floods: AtomicU64,
 }
+
+pub const FLOOD_LEVEL: u32 = 999;
 
 impl TestSite {
     pub fn with(contents: &[(&str, usize)]) -> Self {
@@ -137,6 +141,13 @@ impl Site for TestSite {
                     let bytes = self.part(join.content, PartNumber::new(0)).await.unwrap_or_default();
                     let push = ServerMessage::PartPush(PartPush { number: 0, bytes });
                     assert!(sender.send(&push).unwrap().await);
+                }
+                ClientMessage::Report(report) if report.level == FLOOD_LEVEL => {
+                    let push = ServerMessage::PartPush(PartPush { number: 0, bytes: vec![0; 1 << 20].into() });
+                    while sender.send(&push).is_ok() {}
+                    assert!(matches!(sender.send(&push), Err(SendError::Full)));
+                    self.floods.fetch_add(1, Ordering::Relaxed);
+                    sender.cut();
                 }
                 ClientMessage::Report(_) => {}
                 ClientMessage::Bye(_) => {
