@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) busy_until: Instant,
     pub(crate) strikes: u8,
     pub(crate) verified_parts: u32,
+    /// Parts that came and are not verified yet.
+    unverified: usize,
     queue: u8,
     /// Requests that may be out before the peer has proved itself further: 1, 2, 4, …
     trust: usize,
@@ -56,6 +58,7 @@ impl Connection {
             busy_until: Instant::ZERO,
             strikes: 0,
             verified_parts: 0,
+            unverified: 0,
             queue: 0,
             trust: 1,
             rate: None,
@@ -78,7 +81,7 @@ impl Connection {
     }
 
     pub(crate) fn takes_requests(&self, now: Instant, config: &Config, part_bytes: u64) -> bool {
-        self.uploads && now >= self.busy_until && self.asked.len() < self.window(config, part_bytes)
+        self.uploads && now >= self.busy_until && self.asked.len() + self.unverified < self.window(config, part_bytes)
     }
 
     /// Seconds until a part that is asked now should be here.
@@ -111,6 +114,16 @@ impl Connection {
         let secs = now.since(started).as_secs_f64().max(1e-4);
         let sample = bytes as f64 / secs;
         self.rate = Some(self.rate.map_or(sample, |rate| rate + RATE_WEIGHT * (sample - rate)));
+    }
+
+    /// Bytes are here whose verdict is still to come: the peer's place is taken until then.
+    pub(crate) fn awaits_verdict(&mut self) {
+        self.unverified += 1;
+    }
+
+    /// A verdict came, or none ever will.
+    pub(crate) fn judged(&mut self) {
+        self.unverified = self.unverified.saturating_sub(1);
     }
 
     pub(crate) fn proved(&mut self) {

@@ -3,7 +3,7 @@
 use crate::ConnectionId;
 use hybrid_manifest::PartNumber;
 use hybrid_swarm::PartSet;
-use hybrid_wire::Source;
+use hybrid_wire::{PeerId, Source};
 use std::collections::BTreeMap;
 
 /// Who was asked for a part.
@@ -20,13 +20,23 @@ impl Flight {
     }
 }
 
+/// Bytes that are here and not yet stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Arriving {
+    /// The class under which they will count.
+    pub(crate) class: Source,
+    /// Who sent them, if a peer did: it answers for them even when it has hung up meanwhile.
+    pub(crate) peer: Option<PeerId>,
+}
+
 /// Each part is in exactly one state: open, in flight, arriving (its bytes are here, not yet stored), or held.
 #[derive(Debug)]
 pub(crate) struct Fetches {
     held: PartSet,
     flights: BTreeMap<PartNumber, Flight>,
-    /// The class under which an arriving part's bytes will count.
-    arriving: BTreeMap<PartNumber, Source>,
+    arriving: BTreeMap<PartNumber, Arriving>,
+    /// By part: under which class a held part counts.
+    classes: Vec<Source>,
     /// Held, in flight or arriving: all that is not open.
     taken: PartSet,
     everything: PartSet,
@@ -35,7 +45,8 @@ pub(crate) struct Fetches {
 impl Fetches {
     pub(crate) fn new(held: PartSet) -> Self {
         let everything = PartSet::full(held.part_count());
-        Self { taken: held.clone(), held, flights: BTreeMap::new(), arriving: BTreeMap::new(), everything }
+        let classes = vec![Source::Store; held.part_count() as usize];
+        Self { taken: held.clone(), held, flights: BTreeMap::new(), arriving: BTreeMap::new(), classes, everything }
     }
 
     pub(crate) fn held(&self) -> &PartSet {
@@ -108,36 +119,45 @@ impl Fetches {
     }
 
     /// Bytes of a part are here. Gives who else was asked for it, or `None` if the part is held or arriving already.
-    pub(crate) fn arrive(&mut self, number: PartNumber, class: Source) -> Option<Flight> {
+    pub(crate) fn arrive(&mut self, number: PartNumber, arriving: Arriving) -> Option<Flight> {
         if self.held.contains(number) || self.arriving.contains_key(&number) {
             return None;
         }
         self.taken.insert(number);
-        self.arriving.insert(number, class);
+        self.arriving.insert(number, arriving);
         Some(self.flights.remove(&number).unwrap_or_default())
     }
 
-    /// What arrived is not the part, or could not be kept.
-    pub(crate) fn discard(&mut self, number: PartNumber) {
-        if self.arriving.remove(&number).is_some() {
-            self.taken.remove(number);
-        }
+    /// What arrived is not the part, or could not be kept; gives whose bytes they were.
+    pub(crate) fn discard(&mut self, number: PartNumber) -> Option<Arriving> {
+        let arriving = self.arriving.remove(&number)?;
+        self.taken.remove(number);
+        Some(arriving)
+    }
+
+    /// Parts that a peer sent and that are not stored yet.
+    pub(crate) fn arriving_from(&self, peer: PeerId) -> Vec<PartNumber> {
+        let of_peer = |(number, arriving): (&PartNumber, &Arriving)| (arriving.peer == Some(peer)).then_some(*number);
+        self.arriving.iter().filter_map(of_peer).collect()
     }
 
     /// An arriving part is stored; gives the class under which it counts.
     pub(crate) fn stored(&mut self, number: PartNumber) -> Option<Source> {
-        let class = self.arriving.remove(&number)?;
+        let Arriving { class, .. } = self.arriving.remove(&number)?;
         self.held.insert(number);
+        if let Some(counted) = self.classes.get_mut(number.as_index()) {
+            *counted = class;
+        }
         Some(class)
     }
 
-    /// A held part is gone from the store; says whether it was held.
-    pub(crate) fn lost(&mut self, number: PartNumber) -> bool {
-        let held = self.held.remove(number);
-        if held {
-            self.taken.remove(number);
+    /// A held part is gone from the store; gives the class under which it counted, or `None` if it was not held.
+    pub(crate) fn lost(&mut self, number: PartNumber) -> Option<Source> {
+        if !self.held.remove(number) {
+            return None;
         }
-        held
+        self.taken.remove(number);
+        self.classes.get(number.as_index()).copied()
     }
 
     pub(crate) fn check_invariants(&self) {

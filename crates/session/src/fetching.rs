@@ -41,6 +41,8 @@ impl Session {
         if self.stopped {
             return;
         }
+        let unknown = self.fetches.flights().filter(|(number, _)| !self.hashes.is_known(*number)).count();
+        self.unknown_room = self.hashes.room_for_unknown(unknown, self.part_bytes);
         if !self.store_full && !self.is_complete() {
             match self.mode {
                 Some(Mode::ClientServer) => {
@@ -69,19 +71,23 @@ impl Session {
         }
     }
 
-    fn length_of(&self, number: PartNumber) -> u32 {
-        self.manifest.layout().part(number).map_or(0, |place| place.len())
+    /// A part whose id is not known is asked for together with its id; only so many may wait for theirs.
+    fn want_id(&mut self, number: PartNumber) {
+        if !self.hashes.is_known(number) {
+            self.hashes.want(number);
+            self.unknown_room = self.unknown_room.saturating_sub(1);
+        }
     }
 
     fn server_takes_requests(&self, now: Instant) -> bool {
-        self.server_reachable() && now >= self.server_retry_at
+        self.server_reachable() && now >= self.server_retry_at && self.unknown_room > 0
     }
 
     fn ask_server(&mut self, number: PartNumber, class: Source) {
         let Some(membership) = &self.membership else { return };
         let session = membership.session;
         self.fetches.ask_server(number, class);
-        self.hashes.want(number);
+        self.want_id(number);
         let length_bytes = self.length_of(number);
         self.out.push_back(Output::FetchPart { number, length_bytes, session });
     }
@@ -105,7 +111,7 @@ impl Session {
 
     fn fetch_from_peers(&mut self, now: Instant) {
         let mut requests: usize = self.connections.values().map(|connection| connection.asked.len()).sum();
-        while requests < self.config.peer_requests {
+        while requests < self.config.peer_requests && self.unknown_room > 0 {
             let start = self.start();
             let Some((id, number)) = self.least_loaded(now, start) else { break };
             self.ask_peer(now, id, number);
@@ -120,7 +126,7 @@ impl Session {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.ask(number, now, patience, part_bytes);
         self.fetches.ask_peer(number, id);
-        self.hashes.want(number);
+        self.want_id(number);
         let length_bytes = self.length_of(number);
         self.out.push_back(Output::RequestPart { connection: id, number, length_bytes });
     }

@@ -48,6 +48,23 @@ impl Hashes {
         }
     }
 
+    /// How many more parts of unknown id may be on their way, so that all of them could wait here for their ids.
+    pub(crate) fn room_for_unknown(&self, in_flight: usize, part_bytes: u64) -> usize {
+        let part_bytes = usize::try_from(part_bytes).unwrap_or(usize::MAX).max(1);
+        (self.parked_bytes_max.saturating_sub(self.parked_bytes) / part_bytes).saturating_sub(in_flight)
+    }
+
+    pub(crate) fn is_known(&self, number: PartNumber) -> bool {
+        self.ids.id(number).is_some()
+    }
+
+    /// Throws away a part that waits for its id.
+    pub(crate) fn drop_parked(&mut self, number: PartNumber) {
+        if let Some((_, bytes)) = self.parked.remove(&number) {
+            self.parked_bytes -= bytes.len();
+        }
+    }
+
     pub(crate) fn expect(&self, number: PartNumber) -> Option<ExpectedPart> {
         self.ids.expect(number)
     }

@@ -351,6 +351,13 @@ pub enum Event {
     },
     /// The server sent part ids that do not fit the manifest.
     ServerHashesBad,
+    /// This computer's clock differs from the server's by more than a minute; the server's is used.
+    ClockDiffers {
+        /// What this computer says, in seconds since 1970.
+        ours_secs: u64,
+        /// What the server says.
+        server_secs: u64,
+    },
     /// The server refuses this client for good.
     ServerRefused {
         /// Why.

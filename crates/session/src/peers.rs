@@ -86,7 +86,26 @@ impl KnownPeers {
         self.dialling.len()
     }
 
-    /// A dial ended, well or not.
+    /// When there is somebody to dial again, or a dial that takes too long is given up.
+    pub(crate) fn wake_at(&self, connected: impl Fn(PeerId) -> bool) -> Option<Instant> {
+        let waiting = |(peer, known): (&PeerId, &Known)| {
+            (!self.dialling.contains_key(peer) && !connected(*peer)).then_some(known.dial_at)
+        };
+        let dials = self.dialling.values().map(|since| *since + DIAL_WITHIN);
+        self.known.iter().filter_map(waiting).chain(dials).min()
+    }
+
+    /// A peer could not be reached. While the server is there it names those that can, so this one makes room for another.
+    pub(crate) fn unreachable(&mut self, now: Instant, peer: PeerId, server_reachable: bool) {
+        self.dialling.remove(&peer);
+        if server_reachable {
+            self.known.remove(&peer);
+        } else {
+            self.rest(now, peer);
+        }
+    }
+
+    /// A dial ended well.
     pub(crate) fn dialled(&mut self, peer: PeerId) {
         self.dialling.remove(&peer);
     }

@@ -54,4 +54,12 @@ impl Progress {
             self.received[index] += ByteCount::new(bytes);
         }
     }
+
+    /// Bytes that are no longer held: they came for nothing.
+    pub(crate) fn lose(&mut self, source: Source, bytes: u64) {
+        if let Some(index) = Source::ALL.iter().position(|s| *s == source) {
+            self.received[index] = ByteCount::new(self.received[index].as_u64().saturating_sub(bytes));
+        }
+        self.wasted += ByteCount::new(bytes);
+    }
 }

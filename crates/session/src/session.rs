@@ -1,7 +1,7 @@
 //! The session itself: takes inputs, keeps the parts' states, and decides what to ask of whom.
 
 use crate::connection::{Connection, Connections};
-use crate::fetches::Fetches;
+use crate::fetches::{Arriving, Fetches};
 use crate::hashes::Hashes;
 use crate::peers::KnownPeers;
 use crate::reporting::Reporting;
@@ -32,6 +32,12 @@ const SERVER_RETRY_MAX: Duration = Duration::from_secs(60);
 /// What a client may do with peers before the server said more.
 const LIMITS_BEFORE_WELCOME: PeerLimits = PeerLimits { connections_max: 16, uploads_max: 1 };
 
+/// Clocks that differ by more are not both right.
+const CLOCK_DIFFERENCE: Duration = Duration::from_secs(60);
+
+/// How soon another peer is asked for part ids after one had none.
+const PROOFS_RETRY: Duration = Duration::from_millis(200);
+
 /// Neighbours that hear that this client has nothing to send. Four are enough to be heard and too few for a storm.
 const IDLE_NOTICES: usize = 4;
 
@@ -57,11 +63,13 @@ pub struct Session {
     pub(crate) seen: Instant,
     pub(crate) rng: ChaCha8Rng,
     pub(crate) part_bytes: u64,
+    /// How many more parts of unknown id may be asked for in this round.
+    pub(crate) unknown_room: usize,
 
     pub(crate) mode: Option<Mode>,
     pub(crate) membership: Option<Membership>,
     pub(crate) limits: PeerLimits,
-    /// Since when the control channel has been closed; `None` while it is open.
+    /// Since when the server has not been there; `None` from its welcome until the control channel closes.
     pub(crate) server_away: Option<Instant>,
     pub(crate) server_retry_at: Instant,
     /// Failures of the server in a row, refusals apart.
@@ -119,6 +127,7 @@ impl Session {
             seen: now,
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             part_bytes: layout.part_len().as_u64(),
+            unknown_room: 0,
             mode: None,
             membership: None,
             limits: LIMITS_BEFORE_WELCOME,
@@ -180,7 +189,7 @@ impl Session {
         let now = self.seen;
         match input {
             Input::Timeout => {}
-            Input::ControlOpened => self.on_control_opened(),
+            Input::ControlOpened => self.join(),
             Input::ControlMessage(message) => self.on_server_message(now, message),
             Input::ControlClosed => {
                 self.server_away.get_or_insert(now);
@@ -193,19 +202,24 @@ impl Session {
             }
             Input::PartReceived { source, number, bytes } => self.on_part(now, source, number, bytes),
             Input::PartFailed { source, number, failure } => self.on_part_failed(now, source, number, &failure),
-            Input::PartVerified { source, part } => self.on_verified(source, part),
+            Input::PartVerified { source, part } => self.on_verified(now, source, part),
             Input::PartRejected { source, number, error: _ } => self.on_rejected(now, source, number),
             Input::Stored { number } => self.on_stored(now, number),
             Input::StoreFailed { number } => {
                 self.store_full = true;
-                self.fetches.discard(number);
+                if self.fetches.discard(number).is_some() {
+                    self.progress.wasted += ByteCount::new(self.length_of(number).into());
+                }
             }
             Input::StoreReady => self.store_full = false,
             Input::StoreLost { number } => self.on_store_lost(number),
             Input::PeerConnected { connection, peer, outgoing, hello } => {
                 self.on_peer_connected(now, connection, peer, outgoing, hello);
             }
-            Input::DialFailed { peer } => self.known.dialled(peer),
+            Input::DialFailed { peer } => {
+                let reachable = self.server_reachable();
+                self.known.unreachable(now, peer, reachable);
+            }
             Input::PeerMessage { connection, message } => self.on_peer_message(now, connection, message),
             Input::PeerClosed { connection, code } => self.remove_connection(now, connection, code),
             Input::PartRequested { connection, number } => self.on_request(connection, number),
@@ -235,12 +249,14 @@ impl Session {
         }
         let deadlines = self.connections.values().flat_map(|c| c.asked.iter().map(|asked| asked.deadline));
         let fetching = !self.is_complete() && self.mode.is_some();
+        let dial = self.may_dial().then(|| self.known.wake_at(|peer| self.connection_to(peer).is_some())).flatten();
         let busy = self.connections.values().filter(|c| fetching && c.uploads).map(|c| c.busy_until);
         let server = [self.server_retry_at, self.last_progress + self.config.rescue_after];
         deadlines
             .chain(busy.chain(server).filter(|at| fetching && *at > self.seen))
             .chain(self.uploads.wake_at(self.seen))
             .chain(self.hashes.wake_at())
+            .chain(dial)
             .chain([self.reporting.due()])
             .min()
             .unwrap_or(Instant::FAR_FUTURE)
@@ -254,8 +270,7 @@ impl Session {
 
     // ---- The server.
 
-    fn on_control_opened(&mut self) {
-        self.server_away = None;
+    fn join(&mut self) {
         // A join tells all parts; a report behind it only what came since.
         self.reporting.forget_parts();
         let join = Join {
@@ -289,7 +304,11 @@ impl Session {
     }
 
     fn on_welcome(&mut self, now: Instant, welcome: Welcome) {
+        self.server_away = None;
         self.membership = Some(Membership { session: welcome.session, ticket: welcome.ticket });
+        self.set_clock(now, welcome.server_time_secs);
+        // What was asked of peers, or of nobody, is asked of the server now.
+        self.hashes.failed(now, Some(Duration::ZERO));
         self.server_retry_at = Instant::ZERO;
         self.server_failures = 0;
         self.limits = welcome.limits;
@@ -299,6 +318,15 @@ impl Session {
         self.change_mode(welcome.mode, welcome.reasons);
         self.learn_peers(welcome.peers);
         self.take_grants(&welcome.grants);
+    }
+
+    /// Tickets are dated by the server's clock, so a wrong clock here would refuse every peer.
+    fn set_clock(&mut self, now: Instant, server_secs: u64) {
+        let ours_secs = self.unix().as_secs();
+        if ours_secs.abs_diff(server_secs) > CLOCK_DIFFERENCE.as_secs() {
+            self.clock = (now, UnixTime::from_secs(server_secs));
+            self.out.push_back(Output::Event(Event::ClockDiffers { ours_secs, server_secs }));
+        }
     }
 
     fn on_directive(&mut self, now: Instant, directive: Directive) {
@@ -368,12 +396,18 @@ impl Session {
 
     fn on_part(&mut self, now: Instant, source: PartSource, number: PartNumber, bytes: Bytes) {
         let length = bytes.len() as u64;
-        if let PartSource::Peer(id) = source
-            && let Some(connection) = self.connections.get_mut(&id)
-        {
-            // What was not asked for was pushed, or given up in the meantime: welcome all the same.
-            if let Some(asked) = connection.answered(number) {
-                connection.measure(asked, length, now);
+        let mut peer = None;
+        if let PartSource::Peer(id) = source {
+            let Some(connection) = self.connections.get_mut(&id) else { return };
+            peer = Some(connection.peer);
+            match connection.answered(number) {
+                Some(asked) => connection.measure(asked, length, now),
+                // Pushed, or given up in the meantime: welcome from a peer that proved itself, where nobody else is at it.
+                None if connection.verified_parts > 0 && self.fetches.flight(number).is_none() => {}
+                None => {
+                    self.progress.wasted += ByteCount::new(length);
+                    return;
+                }
             }
         }
         let Some(place) = self.manifest.layout().part(number) else {
@@ -387,30 +421,42 @@ impl Session {
         };
         // Bytes of the server's that nobody waits for any more still count as what the mode makes them.
         let class = class.unwrap_or_else(|| self.class_of_server_parts());
-        let Some(flight) = self.fetches.arrive(number, class) else {
+        let Some(flight) = self.fetches.arrive(number, Arriving { class, peer }) else {
             self.progress.wasted += ByteCount::new(length);
             return;
         };
         self.cancel_others(number, source, &flight.peers, flight.server.is_some());
-        self.last_progress = now;
-        if source == PartSource::Server {
-            self.server_failures = 0;
-        }
         if u64::from(place.len()) != length {
             self.fetches.discard(number);
             self.progress.wasted += ByteCount::new(length);
             return self.on_misbehaviour(now, source);
+        }
+        if let PartSource::Peer(id) = source
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.awaits_verdict();
         }
         match self.hashes.expect(number) {
             Some(expected) => self.out.push_back(Output::Verify { source, expected, bytes }),
             None => {
                 self.hashes.want(number);
                 if self.hashes.park(number, source, bytes).is_err() {
-                    self.fetches.discard(number);
-                    self.progress.wasted += ByteCount::new(length);
+                    self.discard(source, number);
                 }
             }
         }
+    }
+
+    /// Throws away bytes that arrived and are not, or not known to be, the part; gives whose they were.
+    fn discard(&mut self, source: PartSource, number: PartNumber) -> Option<PeerId> {
+        if let PartSource::Peer(id) = source
+            && let Some(connection) = self.connections.get_mut(&id)
+        {
+            connection.judged();
+        }
+        let arriving = self.fetches.discard(number)?;
+        self.progress.wasted += ByteCount::new(self.length_of(number).into());
+        arriving.peer
     }
 
     fn class_of_server_parts(&self) -> Source {
@@ -488,8 +534,13 @@ impl Session {
                     self.close_peer(now, peer, ByeCode::Protocol, "a part of the wrong number or length");
                 }
             }
-            PartSource::Server | PartSource::Push => self.server_retry_at = now + SERVER_RETRY,
+            PartSource::Server | PartSource::Push => self.on_server_fault(now),
         }
+    }
+
+    fn on_server_fault(&mut self, now: Instant) {
+        self.server_failures = self.server_failures.saturating_add(1);
+        self.server_retry_at = self.server_retry_at.max(now + SERVER_RETRY);
     }
 
     pub(crate) fn strike(&mut self, now: Instant, id: ConnectionId) {
@@ -504,7 +555,11 @@ impl Session {
         }
     }
 
-    fn on_verified(&mut self, source: PartSource, part: VerifiedPart) {
+    fn on_verified(&mut self, now: Instant, source: PartSource, part: VerifiedPart) {
+        self.last_progress = now;
+        if source == PartSource::Server {
+            self.server_failures = 0;
+        }
         if part.content() != self.manifest.content() {
             debug_assert!(false, "the driver mixed up two contents");
             return;
@@ -512,6 +567,7 @@ impl Session {
         if let PartSource::Peer(id) = source
             && let Some(connection) = self.connections.get_mut(&id)
         {
+            connection.judged();
             connection.proved();
             let peer = connection.peer;
             // As many as there are connections at one time, and as many again: a figure for people, not a ledger.
@@ -523,29 +579,39 @@ impl Session {
     }
 
     fn on_rejected(&mut self, now: Instant, source: PartSource, number: PartNumber) {
-        self.fetches.discard(number);
-        let length = self.manifest.layout().part(number).map_or(0, |place| u64::from(place.len()));
-        self.progress.wasted += ByteCount::new(length);
-        match source {
-            PartSource::Peer(id) => {
-                let Some(connection) = self.connections.get(&id) else { return };
-                let peer = connection.peer;
-                self.known.ban(peer);
+        let sender = self.discard(source, number);
+        match (source, sender) {
+            // It answers for its bytes even when it has hung up in the meantime.
+            (PartSource::Peer(_), Some(peer)) => {
+                self.ban(now, peer, "a part did not match its id");
                 self.reporting.bad(peer);
                 self.reporting.hurry(now);
                 self.out.push_back(Output::Event(Event::PeerBanned { peer, number }));
-                self.close_peer(now, peer, ByeCode::BadPart, "a part did not match its id");
             }
-            PartSource::Server | PartSource::Push => {
-                self.server_retry_at = now + SERVER_RETRY;
+            (PartSource::Peer(_), None) => {}
+            (PartSource::Server | PartSource::Push, _) => {
+                self.on_server_fault(now);
                 self.out.push_back(Output::Event(Event::ServerPartBad { number }));
             }
         }
     }
 
+    /// Never deals with a peer again, and throws away what else of it waits to be verified.
+    fn ban(&mut self, now: Instant, peer: PeerId, reason: &str) {
+        self.known.ban(peer);
+        for number in self.fetches.arriving_from(peer) {
+            if !self.hashes.is_known(number) {
+                self.hashes.drop_parked(number);
+                self.fetches.discard(number);
+                self.progress.wasted += ByteCount::new(self.length_of(number).into());
+            }
+        }
+        self.close_peer(now, peer, ByeCode::BadPart, reason);
+    }
+
     fn on_stored(&mut self, now: Instant, number: PartNumber) {
         let Some(class) = self.fetches.stored(number) else { return };
-        let length = self.manifest.layout().part(number).map_or(0, |place| u64::from(place.len()));
+        let length = u64::from(self.length_of(number));
         self.progress.add(class, length);
         self.progress.parts_held = self.fetches.held().len();
         self.progress.start_up.get_or_insert(now.since(self.started));
@@ -574,7 +640,8 @@ impl Session {
     }
 
     fn on_store_lost(&mut self, number: PartNumber) {
-        if self.fetches.lost(number) {
+        if let Some(class) = self.fetches.lost(number) {
+            self.progress.lose(class, self.length_of(number).into());
             self.progress.parts_held = self.fetches.held().len();
             self.reporting.part_lost(number);
             self.told_complete = false;
@@ -615,7 +682,9 @@ impl Session {
     }
 
     fn ask_peer_for_range(&mut self, range: PartRange) {
-        let ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        // Who holds parts of the run has known their ids.
+        let holds = |connection: &Connection| range.iter().any(|number| connection.has.contains(number));
+        let ids: Vec<ConnectionId> = self.connections.iter().filter(|(_, c)| holds(c)).map(|(id, _)| *id).collect();
         let Some(connection) = self.pick(&ids) else { return };
         let ask = AskProofs { first: range.first().as_u32(), count: range.count().min(PROOFS_PER_ANSWER) };
         self.out.push_back(Output::SendPeer { connection, message: PeerMessage::AskProofs(ask) });
@@ -669,9 +738,20 @@ impl Session {
         self.connections.iter().find(|(_, connection)| connection.peer == peer).map(|(id, _)| *id)
     }
 
+    /// Whether peers are needed: in the swarm, and when the server that served directly has gone.
+    fn may_dial(&self) -> bool {
+        let wanted = match self.mode {
+            Some(Mode::PeerToPeer) => true,
+            Some(Mode::ClientServer) => !self.server_reachable(),
+            None => false,
+        };
+        let room = self.connections.len() + self.known.dialling() < usize::from(self.limits.connections_max);
+        wanted && room && !self.stopped && !self.is_complete() && self.membership.is_some()
+    }
+
     /// Dials known peers while there is room and something to gain: a complete client waits to be dialled.
     fn dial(&mut self, now: Instant) {
-        if self.stopped || self.is_complete() || self.mode != Some(Mode::PeerToPeer) {
+        if !self.may_dial() {
             return;
         }
         let Some(hello) = self.hello() else { return };
@@ -784,11 +864,12 @@ impl Session {
             }
             PeerMessage::AskProofs(ask) => self.answer_proofs(id, ask),
             PeerMessage::Proofs(proofs) => {
-                if self.hashes.learn(&proofs.proofs) {
+                if proofs.proofs.is_empty() {
+                    self.hashes.failed(now, Some(PROOFS_RETRY));
+                } else if self.hashes.learn(&proofs.proofs) {
                     self.verify_parked();
                 } else {
-                    self.known.ban(peer);
-                    self.close_peer(now, peer, ByeCode::BadPart, "a proof does not hold");
+                    self.ban(now, peer, "a proof does not hold");
                 }
             }
             PeerMessage::Bye(bye) => {
@@ -887,6 +968,11 @@ impl Session {
         }
     }
 
+    /// How long a part is, in bytes.
+    pub(crate) fn length_of(&self, number: PartNumber) -> u32 {
+        self.manifest.layout().part(number).map_or(0, |place| place.len())
+    }
+
     /// Panics if the session contradicts itself; for tests and the simulator, which call it after each step.
     pub fn check_invariants(&self) {
         self.fetches.check_invariants();
@@ -908,5 +994,7 @@ impl Session {
             }
         }
         assert_eq!(self.progress.parts_held, self.fetches.held().len());
+        let held: u64 = self.fetches.held().iter().map(|number| u64::from(self.length_of(number))).sum();
+        assert_eq!(self.progress.held().as_u64(), held, "each byte held has exactly one source");
     }
 }

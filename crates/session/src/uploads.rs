@@ -87,7 +87,10 @@ impl Uploads {
         if alive >= slots {
             return None;
         }
-        let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (connection, _))| parts_held(*connection))?;
+        // Whoever is being served, and perhaps does not read, comes after those who are not.
+        let served = |connection| self.active.iter().any(|(other, _, _)| *other == connection);
+        let key = |connection| (served(connection), parts_held(connection));
+        let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (connection, _))| key(*connection))?;
         let (connection, number) = self.waiting.remove(place);
         self.active.push((connection, number, now));
         let share = u64::try_from(slots.max(1)).unwrap_or(1);
@@ -157,7 +160,18 @@ mod tests {
         assert!(queue.next(Instant::ZERO, 1, |_| 0).is_some());
         assert!(queue.next(Instant::ZERO, 1, |_| 0).is_none());
         assert_eq!(queue.wake_at(Instant::ZERO), Some(Instant::ZERO + STUCK_AFTER));
-        assert!(queue.next(Instant::ZERO + STUCK_AFTER, 1, |_| 0).is_some());
+        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, |_| 0), Some((B, part(2), None)));
+    }
+
+    #[test]
+    fn who_does_not_read_comes_after_the_others() {
+        let mut queue = uploads(&Config::default());
+        queue.admit(A, part(1), 1);
+        queue.admit(A, part(2), 1);
+        queue.admit(B, part(3), 1);
+        let deprived = |connection| if connection == A { 0 } else { 100 };
+        assert_eq!(queue.next(Instant::ZERO, 1, deprived), Some((A, part(1), None)));
+        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, deprived), Some((B, part(3), None)));
     }
 
     #[test]

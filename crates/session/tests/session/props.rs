@@ -1,72 +1,92 @@
 //! Whatever server and peers say, and in whatever order, a session neither panics nor contradicts itself, and stores nothing
 //! but the content.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
-
+use crate::world::{NOW, PARTS, World, coordinates, mode, numbers, peer, world};
 use bytes::Bytes;
-use ed25519_dalek::SigningKey;
-use hybrid_manifest::{Builder, Manifest, ManifestSpec, PartIds, PartLen, PartNumber, PartRange, server_key};
+use hybrid_manifest::{PartNumber, PartRange};
 use hybrid_session::{Config, ConnectionId, Input, Output, PartFailure, PartSource, Session};
-use hybrid_units::{ByteCount, Duration, Instant, Mode, UnixTime};
+use hybrid_units::{Duration, Instant};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{Bye, ByeCode, Directive, PartPush, ServerMessage, Welcome};
 use hybrid_wire::peer::{AskProofs, Have, Hello, PeerMessage, Proofs};
-use hybrid_wire::ticket::{Roles, Ticket};
-use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken};
+use hybrid_wire::{PROTOCOL_VERSION, PeerLimits, SessionToken};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use std::collections::VecDeque;
-use std::sync::Arc;
-
-const PARTS: u32 = 12;
-const LEN: usize = 11 * 16_384 + 77;
-const NOW: UnixTime = UnixTime::from_secs(1_790_000_000);
-
-struct World {
-    bytes: Bytes,
-    manifest: Arc<Manifest>,
-    ids: PartIds,
-    key: SigningKey,
-}
-
-fn world(inline: bool) -> World {
-    let bytes: Bytes = (0..LEN).map(|i| u8::try_from(i * i % 251).unwrap()).collect();
-    let key = SigningKey::from_bytes(&[9; 32]);
-    let mut builder = Builder::new(PartLen::MIN);
-    builder.write(&bytes).unwrap();
-    let prepared = builder.finish().unwrap();
-    let mut spec = ManifestSpec::new("a");
-    spec.inline_hashes_below = ByteCount::new(if inline { u64::MAX } else { 0 });
-    let manifest = Arc::new(Manifest::new(spec, &prepared, server_key(&key)).unwrap());
-    let ids = PartIds::with_ids(&manifest, prepared.part_ids()).unwrap();
-    World { bytes, manifest, ids, key }
-}
-
-fn peer(index: u8) -> PeerId {
-    PeerId::from_bytes([index; 32])
-}
 
 /// What the world does next. Numbers go a little beyond what is valid.
 #[derive(Clone, Debug)]
 enum Step {
     Wait(u16),
     Control(bool),
-    Welcome { swarm: bool, peers: Vec<u8>, grants: Vec<u32>, connections_max: u16 },
-    Directive { swarm: Option<bool>, peers: Vec<u8>, revoked: Vec<u8>, grants: Vec<u32> },
-    Push { number: u32, spoil: bool },
-    Connect { connection: u8, peer: u8, outgoing: bool, has: Vec<u32>, lie: u8 },
-    Say { connection: u8, what: u8, number: u32 },
-    Part { connection: Option<u8>, number: u32, spoil: u8 },
-    Fail { connection: Option<u8>, number: u32, how: u8 },
-    Close { connection: u8 },
-    Ask { connection: u8, number: u32 },
-    Unask { connection: u8, number: u32 },
-    Served { connection: u8, number: u32 },
-    Hashes { first: u32, count: u32, spoil: bool },
+    Welcome {
+        swarm: bool,
+        peers: Vec<u8>,
+        grants: Vec<u32>,
+        connections_max: u16,
+    },
+    Directive {
+        swarm: Option<bool>,
+        peers: Vec<u8>,
+        revoked: Vec<u8>,
+        grants: Vec<u32>,
+    },
+    Push {
+        number: u32,
+        spoil: bool,
+    },
+    Connect {
+        connection: u8,
+        peer: u8,
+        outgoing: bool,
+        has: Vec<u32>,
+        lie: u8,
+    },
+    Say {
+        connection: u8,
+        what: u8,
+        number: u32,
+    },
+    Part {
+        connection: Option<u8>,
+        number: u32,
+        spoil: u8,
+    },
+    Fail {
+        connection: Option<u8>,
+        number: u32,
+        how: u8,
+    },
+    Close {
+        connection: u8,
+    },
+    Ask {
+        connection: u8,
+        number: u32,
+    },
+    Unask {
+        connection: u8,
+        number: u32,
+    },
+    Served {
+        connection: u8,
+        number: u32,
+    },
+    Hashes {
+        first: u32,
+        count: u32,
+        spoil: bool,
+    },
     NoHashes,
     StoreBreaks(bool),
-    Lose { number: u32 },
-    Seek { number: u32 },
+    Lose {
+        number: u32,
+    },
+    Seek {
+        number: u32,
+    },
+    /// Threads that verify and store come to an end.
+    Settle,
 }
 
 fn parts() -> impl Strategy<Value = Vec<u32>> {
@@ -106,55 +126,18 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::StoreBreaks),
         1 => number().prop_map(|number| Step::Lose { number }),
         1 => number().prop_map(|number| Step::Seek { number }),
+        3 => Just(Step::Settle),
     ]
 }
 
-fn numbers(parts: &[u32]) -> PartRanges {
-    PartRanges::from_ascending(parts.iter().copied().map(PartNumber::new))
-}
-
-fn coordinates(peers: &[u8]) -> Vec<PeerCoordinates> {
-    // Every other one is where no one may be dialled.
-    let address = |index: &u8| {
-        let net = if index.is_multiple_of(2) { 10 } else { 127 };
-        format!("{net}.0.0.{}:7000", index + 1).parse().unwrap()
-    };
-    peers.iter().map(|index| PeerCoordinates { peer: peer(*index), address: address(index) }).collect()
-}
-
-fn mode(swarm: bool) -> Mode {
-    if swarm { Mode::PeerToPeer } else { Mode::ClientServer }
-}
-
 impl World {
-    fn part(&self, number: u32, spoil: u8) -> Bytes {
-        let Some(place) = self.manifest.layout().part(PartNumber::new(number)) else {
-            return Bytes::from_static(b"none");
-        };
-        let start = usize::try_from(place.offset()).unwrap();
-        let mut bytes = self.bytes[start..start + place.len() as usize].to_vec();
-        match spoil {
-            4 => bytes[5] ^= 4,
-            5 => bytes.truncate(9),
-            _ => {}
-        }
-        bytes.into()
-    }
-
-    fn ticket(&self, peer: PeerId, lie: u8) -> Bytes {
-        let key = if lie == 0 { SigningKey::from_bytes(&[1; 32]) } else { self.key.clone() };
-        let ttl = Duration::from_secs(3_600);
-        let issued = UnixTime::from_secs(NOW.as_secs() - if lie == 1 { 9_000 } else { 10 });
-        Ticket::issue(&key, self.manifest.content(), peer, issued, ttl, Roles::LEECH).sign(&key)
-    }
-
     fn input(&self, step: &Step) -> Vec<Input> {
         let id = |connection: &u8| ConnectionId(u64::from(*connection));
         let number = |number: &u32| PartNumber::new(*number);
         let source =
             |connection: &Option<u8>| connection.as_ref().map_or(PartSource::Server, |c| PartSource::Peer(id(c)));
         vec![match step {
-            Step::Wait(_) => Input::Timeout,
+            Step::Wait(_) | Step::Settle => Input::Timeout,
             Step::Control(open) => {
                 if *open {
                     Input::ControlOpened
@@ -254,7 +237,7 @@ impl World {
     }
 }
 
-fn run(inline: bool, upload: bool, held: &[u32], steps: &[Step]) -> Result<(), TestCaseError> {
+fn run(inline: bool, upload: bool, lazy: bool, held: &[u32], steps: &[Step]) -> Result<(), TestCaseError> {
     let world = world(inline);
     let mut config = Config::default();
     config.seed = 5;
@@ -265,6 +248,7 @@ fn run(inline: bool, upload: bool, held: &[u32], steps: &[Step]) -> Result<(), T
     let mut now = Instant::from_micros(1);
     let mut session = Session::new(config, now, NOW, world.manifest.clone(), peer(200), held);
     let mut store_breaks = false;
+    let mut pending = VecDeque::new();
     for step in steps {
         if let Step::Wait(millis) = step {
             now += Duration::from_millis(u64::from(*millis));
@@ -273,6 +257,9 @@ fn run(inline: bool, upload: bool, held: &[u32], steps: &[Step]) -> Result<(), T
             store_breaks = *breaks;
         }
         let mut inputs = VecDeque::from(world.input(step));
+        if !lazy || matches!(step, Step::Settle) {
+            inputs.append(&mut pending);
+        }
         let mut outputs = 0;
         while let Some(input) = inputs.pop_front() {
             session.handle_input(now, input);
@@ -286,7 +273,8 @@ fn run(inline: bool, upload: bool, held: &[u32], steps: &[Step]) -> Result<(), T
                     }
                     Output::Verify { source, expected, bytes } => {
                         let number = expected.number();
-                        inputs.push_back(match expected.verify(bytes) {
+                        let settled = if lazy { &mut pending } else { &mut inputs };
+                        settled.push_back(match expected.verify(bytes) {
                             Ok(part) => Input::PartVerified { source, part },
                             Err(error) => Input::PartRejected { source, number, error },
                         });
@@ -295,7 +283,8 @@ fn run(inline: bool, upload: bool, held: &[u32], steps: &[Step]) -> Result<(), T
                         prop_assert_eq!(part.bytes(), &world.part(part.number().as_u32(), 0));
                         let number = part.number();
                         let failed = Input::StoreFailed { number };
-                        inputs.push_back(if store_breaks { failed } else { Input::Stored { number } });
+                        let settled = if lazy { &mut pending } else { &mut inputs };
+                        settled.push_back(if store_breaks { failed } else { Input::Stored { number } });
                     }
                     Output::Dial { peer, .. } => prop_assert!(peer.address.ip().to_string().starts_with("10.")),
                     Output::ServePart { number, .. } => prop_assert!(upload && session.held().contains(number)),
@@ -322,9 +311,10 @@ proptest! {
     fn any_sequence_of_events(
         inline in any::<bool>(),
         upload in prop::bool::weighted(0.9),
+        lazy in any::<bool>(),
         held in parts(),
         steps in prop::collection::vec(steps(), 1..120),
     ) {
-        run(inline, upload, &held, &steps)?;
+        run(inline, upload, lazy, &held, &steps)?;
     }
 }

@@ -1,0 +1,271 @@
+//! Single promises, each with the shortest story that shows it.
+
+use crate::world::{NOW, PARTS, World, coordinates, numbers, peer, world};
+use hybrid_manifest::{PartNumber, VerifiedPart};
+use hybrid_session::{Config, ConnectionId, Event, Input, Output, PartFailure, PartSource, Session};
+use hybrid_units::{Duration, Instant, Mode};
+use hybrid_wire::address::AddressPolicy;
+use hybrid_wire::control::{ByeCode, ClientMessage, ServerMessage, Welcome};
+use hybrid_wire::peer::Hello;
+use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerLimits, SessionToken, Source};
+
+struct Story {
+    world: World,
+    session: Session,
+    now: Instant,
+}
+
+impl Story {
+    fn new(inline: bool) -> Self {
+        Self::with(inline, |_| {})
+    }
+
+    fn with(inline: bool, change: impl FnOnce(&mut Config)) -> Self {
+        let world = world(inline);
+        let mut config = Config::default();
+        config.addresses = AddressPolicy::allowing(["10.0.0.0/8".parse().unwrap()]);
+        change(&mut config);
+        let now = Instant::from_micros(1);
+        let session = Session::new(config, now, NOW, world.manifest.clone(), peer(200), []);
+        Self { world, session, now }
+    }
+
+    fn tell(&mut self, input: Input) -> Vec<Output> {
+        self.session.handle_input(self.now, input);
+        let mut outputs = Vec::new();
+        loop {
+            match self.session.poll_output() {
+                Output::Timeout(_) => break,
+                output => outputs.push(output),
+            }
+        }
+        self.session.check_invariants();
+        outputs
+    }
+
+    fn wake_in(&mut self) -> Duration {
+        match self.session.poll_output() {
+            Output::Timeout(at) => at.since(self.now),
+            output => panic!("not drained: {output:?}"),
+        }
+    }
+
+    fn welcome(&mut self, mode: Mode, peers: &[u8]) -> Vec<Output> {
+        self.welcome_at(mode, peers, NOW.as_secs())
+    }
+
+    fn welcome_at(&mut self, mode: Mode, peers: &[u8], server_time_secs: u64) -> Vec<Output> {
+        self.tell(Input::ControlOpened);
+        let welcome = Welcome {
+            mode,
+            reasons: vec!["because".to_owned()],
+            session: SessionToken::from_bytes([2; 16]),
+            ticket: self.world.ticket(peer(200), 9),
+            server_time_secs,
+            report_interval_ms: 1_000,
+            peers: coordinates(peers),
+            grants: PartRanges::empty(),
+            pushes: 0,
+            limits: PeerLimits { connections_max: 10, uploads_max: 1 },
+        };
+        self.tell(Input::ControlMessage(ServerMessage::Welcome(welcome)))
+    }
+
+    fn connect(&mut self, connection: u64, index: u8) -> Vec<Output> {
+        let hello = Hello {
+            version: PROTOCOL_VERSION,
+            content: self.world.manifest.content(),
+            part_len_bytes: 16_384,
+            ticket: self.world.ticket(peer(index), 9),
+            has: numbers(&(0..PARTS).collect::<Vec<_>>()),
+            uploads: true,
+        };
+        self.tell(Input::PeerConnected {
+            connection: ConnectionId(connection),
+            peer: peer(index),
+            outgoing: false,
+            hello,
+        })
+    }
+
+    fn part(&mut self, source: PartSource, number: PartNumber, spoil: u8) -> Vec<Output> {
+        let bytes = self.world.part(number.as_u32(), spoil);
+        self.tell(Input::PartReceived { source, number, bytes })
+    }
+
+    /// Brings a part from a source into the store.
+    fn store(&mut self, source: PartSource, number: PartNumber) {
+        let verify = self.part(source, number, 0);
+        let part = verified(verify);
+        self.tell(Input::PartVerified { source, part });
+        self.tell(Input::Stored { number });
+    }
+}
+
+fn verified(outputs: Vec<Output>) -> VerifiedPart {
+    let verify = outputs.into_iter().find_map(|output| match output {
+        Output::Verify { expected, bytes, .. } => expected.verify(bytes).ok(),
+        _ => None,
+    });
+    verify.expect("a part to verify")
+}
+
+fn requests(outputs: &[Output]) -> Vec<(ConnectionId, PartNumber)> {
+    let request = |output: &Output| match output {
+        Output::RequestPart { connection, number, .. } => Some((*connection, *number)),
+        _ => None,
+    };
+    outputs.iter().filter_map(request).collect()
+}
+
+fn fetches(outputs: &[Output]) -> Vec<PartNumber> {
+    let fetch = |output: &Output| match output {
+        Output::FetchPart { number, .. } => Some(*number),
+        _ => None,
+    };
+    outputs.iter().filter_map(fetch).collect()
+}
+
+fn dials(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Dial { .. })).count()
+}
+
+#[test]
+fn a_peer_that_proved_nothing_gets_one_request_until_the_verdict() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    let asked = requests(&story.connect(1, 2));
+    assert_eq!(asked.len(), 1);
+    let source = PartSource::Peer(ConnectionId(1));
+    let outputs = story.part(source, asked[0].1, 0);
+    assert!(requests(&outputs).is_empty(), "asked again before the verdict: {outputs:?}");
+    let outputs = story.tell(Input::PartVerified { source, part: verified(outputs) });
+    assert_eq!(requests(&outputs).len(), 2);
+}
+
+#[test]
+fn a_polluter_that_hangs_up_is_banned_all_the_same() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    let (connection, number) = requests(&story.connect(1, 2))[0];
+    let source = PartSource::Peer(connection);
+    let outputs = story.part(source, number, 4);
+    let error = outputs.into_iter().find_map(|output| match output {
+        Output::Verify { expected, bytes, .. } => expected.verify(bytes).err(),
+        _ => None,
+    });
+    story.tell(Input::PeerClosed { connection, code: ByeCode::Done });
+    let outputs = story.tell(Input::PartRejected { source, number, error: error.expect("spoiled bytes") });
+    assert!(
+        outputs
+            .iter()
+            .any(|o| matches!(o, Output::Event(Event::PeerBanned { peer: banned, .. }) if *banned == peer(2)))
+    );
+    let told = outputs.iter().any(|output| match output {
+        Output::SendControl(ClientMessage::Report(report)) => report.bad == [(peer(2), 1)],
+        _ => false,
+    });
+    assert!(told, "the server was not told: {outputs:?}");
+    let outputs = story.connect(2, 2);
+    assert!(outputs.iter().any(|o| matches!(o, Output::ClosePeer { .. })), "it came back: {outputs:?}");
+}
+
+#[test]
+fn unasked_parts_of_strangers_count_for_nothing() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    let (_, asked) = requests(&story.connect(1, 2))[0];
+    let other = PartNumber::new((asked.as_u32() + 1) % PARTS);
+    let outputs = story.part(PartSource::Peer(ConnectionId(1)), other, 0);
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Verify { .. })), "{outputs:?}");
+    assert_eq!(story.session.progress().wasted.as_u64(), 16_384);
+}
+
+#[test]
+fn when_all_peers_are_gone_the_session_wakes_to_dial_them_again() {
+    let mut story = Story::new(true);
+    let outputs = story.welcome(Mode::PeerToPeer, &[2, 4]);
+    assert_eq!(dials(&outputs), 2);
+    story.tell(Input::ControlClosed);
+    story.tell(Input::DialFailed { peer: peer(2) });
+    story.tell(Input::DialFailed { peer: peer(4) });
+    let wake_in = story.wake_in();
+    assert!(wake_in <= Config::default().redial_after, "sleeps for {wake_in:?}");
+    story.now += Config::default().redial_after;
+    assert_eq!(dials(&story.tell(Input::Timeout)), 2);
+}
+
+#[test]
+fn a_direct_client_whose_server_died_turns_to_the_peers_it_knows() {
+    let mut story = Story::new(true);
+    assert_eq!(dials(&story.welcome(Mode::ClientServer, &[2])), 0, "no peers are needed");
+    assert_eq!(dials(&story.tell(Input::ControlClosed)), 1);
+    assert!(!requests(&story.connect(1, 2)).is_empty());
+}
+
+#[test]
+fn a_wrong_clock_is_set_by_the_server() {
+    let mut story = Story::new(true);
+    let outputs = story.welcome_at(Mode::PeerToPeer, &[], NOW.as_secs() + 7_000);
+    assert!(outputs.iter().any(|output| matches!(output, Output::Event(Event::ClockDiffers { .. }))), "{outputs:?}");
+    // A ticket of an hour that began at NOW has expired by the server's clock.
+    let outputs = story.connect(1, 2);
+    assert!(outputs.iter().any(|output| matches!(output, Output::ClosePeer { .. })), "{outputs:?}");
+}
+
+#[test]
+fn parts_without_ids_wait_in_a_bounded_room() {
+    let mut story = Story::with(false, |config| {
+        config.parked_bytes_max = 3 * 16_384;
+        config.server_requests = 10;
+    });
+    let asked = fetches(&story.welcome(Mode::ClientServer, &[]));
+    assert_eq!(asked.len(), 3, "as many as could wait for their ids");
+    for number in asked {
+        let outputs = story.part(PartSource::Server, number, 0);
+        assert!(fetches(&outputs).is_empty(), "asked for what could not be kept: {outputs:?}");
+    }
+    assert_eq!(story.session.progress().wasted.as_u64(), 0);
+    let range = hybrid_manifest::PartRange::new(PartNumber::new(0), PARTS).unwrap();
+    let proofs = story.world.ids.prove(range).unwrap().encode().into();
+    let outputs = story.tell(Input::HashesReceived { proofs });
+    assert_eq!(outputs.iter().filter(|output| matches!(output, Output::Verify { .. })).count(), 3);
+    assert_eq!(fetches(&outputs).len(), 9, "the ids are known: all the rest may come");
+}
+
+#[test]
+fn a_lost_part_is_fetched_again_and_counted_once() {
+    let mut story = Story::new(true);
+    let asked = fetches(&story.welcome(Mode::ClientServer, &[]));
+    story.store(PartSource::Server, asked[0]);
+    let length = u64::from(story.world.manifest.layout().part(asked[0]).unwrap().len());
+    assert_eq!(story.session.progress().from(Source::ServerDirect).as_u64(), length);
+    story.tell(Input::StoreLost { number: asked[0] });
+    assert_eq!(story.session.progress().held().as_u64(), 0);
+    assert_eq!(story.session.progress().wasted.as_u64(), length);
+}
+
+#[test]
+fn a_refusal_of_the_server_is_kept_to() {
+    let mut story = Story::new(true);
+    let asked = fetches(&story.welcome(Mode::ClientServer, &[]));
+    let failure = PartFailure::Refused { retry_after: Duration::from_secs(7) };
+    for number in asked {
+        let outputs = story.tell(Input::PartFailed { source: PartSource::Server, number, failure: failure.clone() });
+        assert!(fetches(&outputs).is_empty(), "asked again at once: {outputs:?}");
+    }
+    story.now += Duration::from_millis(6_900);
+    assert!(fetches(&story.tell(Input::Timeout)).is_empty());
+    story.now += Duration::from_millis(200);
+    assert_eq!(fetches(&story.tell(Input::Timeout)).len(), 4);
+}
+
+#[test]
+fn help_is_asked_for_only_after_a_while_without_progress() {
+    let mut story = Story::new(true);
+    assert!(fetches(&story.welcome(Mode::PeerToPeer, &[])).is_empty());
+    let patience = Config::default().rescue_after;
+    assert!(story.wake_in() <= patience);
+    story.now += patience;
+    assert_eq!(fetches(&story.tell(Input::Timeout)).len(), Config::default().rescue_requests);
+}

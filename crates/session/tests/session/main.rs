@@ -1,0 +1,7 @@
+//! The session against a world that the test makes up.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+mod behaviour;
+mod props;
+mod world;
