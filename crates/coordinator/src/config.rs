@@ -36,6 +36,9 @@ pub struct Config {
     /// How long a part that was sent but not reported counts as a copy, beyond one report interval and the time that
     /// [`Self::slow_link`] takes for it. Default 2 s: queues on the way.
     pub lease: Duration,
+    /// How much longer a part counts that still waits to be written to its client. Default 15 s: a server at its egress limit
+    /// lets pushes wait, and one that is sent again meanwhile is sent twice.
+    pub push_patience: Duration,
     /// A link that the server is patient with. Default 2 Mbit/s: 4 s for a part of 1 MiB.
     pub slow_link: BytesPerSecond,
     /// Help for a client in the swarm: one part per this time is given even though peers hold it. Default 2 s.
@@ -70,6 +73,7 @@ impl Default for Config {
             pushes_in_flight_max: 4,
             pushes_per_client_max: 2,
             lease: Duration::from_secs(2),
+            push_patience: Duration::from_secs(15),
             slow_link: BytesPerSecond::from_bits_per_second(2_000_000),
             rescue_interval: Duration::from_secs(2),
             report_interval_min: Duration::from_millis(250),

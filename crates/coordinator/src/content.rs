@@ -7,14 +7,24 @@ use hybrid_units::{ByteCount, Instant};
 use hybrid_wire::Source;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Where a member's parts are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Among the holders, by its slot there.
+    Among(HolderSlot),
+    /// Apart from them.
+    Apart,
+}
+
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(crate) part_len: PartLen,
-    pub(crate) directory: Directory,
+    /// What those members hold from whom others can fetch: rarity and copies come from these alone.
+    directory: Directory,
+    /// What the other members hold: those that serve nobody, that nobody can dial, or that others accuse.
+    apart: BTreeMap<ClientId, PartSet>,
     /// The clients, in an order of no meaning, so that a random one costs one step.
     pub(crate) members: Vec<ClientId>,
-    /// Members that others can dial and that serve parts.
-    pub(crate) reachable: u32,
     /// Copies of each part that were sent and not reported yet.
     flying: Vec<u16>,
     leases: BTreeMap<(ClientId, PartNumber), Instant>,
@@ -27,8 +37,8 @@ impl Content {
         Self {
             part_len,
             directory: Directory::new(part_count, clients_max),
+            apart: BTreeMap::new(),
             members: Vec::new(),
-            reachable: 0,
             flying: vec![0; part_count as usize],
             leases: BTreeMap::new(),
             lease_ends: BTreeSet::new(),
@@ -76,17 +86,17 @@ impl Content {
         self.leases.range(all).map(|((_, number), _)| *number)
     }
 
-    /// Ends what is overdue; says whether anything was.
-    pub(crate) fn expire(&mut self, now: Instant) -> bool {
-        let mut any = false;
+    /// Ends what is overdue, and says whose.
+    pub(crate) fn expire(&mut self, now: Instant) -> Vec<(ClientId, PartNumber)> {
+        let mut lapsed = Vec::new();
         while let Some((until, client, number)) = self.lease_ends.first().copied() {
             if until > now {
                 break;
             }
             self.end_lease(client, number);
-            any = true;
+            lapsed.push((client, number));
         }
-        any
+        lapsed
     }
 
     pub(crate) fn next_lease_end(&self) -> Option<Instant> {
@@ -100,10 +110,10 @@ impl Content {
     }
 
     /// Of the rarest parts, those on their way included, one that a client lacks and is not being sent.
-    pub(crate) fn starter_part(&self, client: ClientId, slot: HolderSlot) -> Option<PartNumber> {
+    pub(crate) fn starter_part(&self, client: ClientId, place: Place) -> Option<PartNumber> {
         /// The rarest by holders may all be on their way already; among so many of the next ones there is a rarer one.
         const CANDIDATES: usize = 256;
-        let held = self.directory.set(slot)?;
+        let held = self.held(client, place)?;
         let rarity = self.directory.rarity();
         rarity
             .rarest()
@@ -112,20 +122,79 @@ impl Content {
             .min_by_key(|number| self.copies(*number))
     }
 
-    pub(crate) fn join(&mut self, client: ClientId, has: PartSet) -> Option<HolderSlot> {
-        let slot = self.directory.join(has).ok()?;
-        self.members.push(client);
-        Some(slot)
+    /// Parts of which no copy can be fetched from a member.
+    pub(crate) fn parts_without_holder(&self) -> u32 {
+        self.directory.rarity().rarer_than(1)
     }
 
-    pub(crate) fn leave(&mut self, client: ClientId, slot: HolderSlot) {
+    /// Members from whom others can fetch.
+    pub(crate) fn reachable(&self) -> u32 {
+        self.directory.len()
+    }
+
+    pub(crate) fn join(&mut self, client: ClientId, has: PartSet, reachable: bool) -> Option<Place> {
+        let place = if reachable {
+            Place::Among(self.directory.join(has).ok()?)
+        } else {
+            self.apart.insert(client, has);
+            Place::Apart
+        };
+        self.members.push(client);
+        Some(place)
+    }
+
+    /// A member that others should no longer fetch from: what it holds counts no more.
+    pub(crate) fn set_apart(&mut self, client: ClientId, place: Place) -> Place {
+        if let Place::Among(slot) = place
+            && let Some(has) = self.directory.leave(slot)
+        {
+            self.apart.insert(client, has);
+        }
+        Place::Apart
+    }
+
+    pub(crate) fn held(&self, client: ClientId, place: Place) -> Option<&PartSet> {
+        match place {
+            Place::Among(slot) => self.directory.set(slot),
+            Place::Apart => self.apart.get(&client),
+        }
+    }
+
+    pub(crate) fn gain(&mut self, client: ClientId, place: Place, number: PartNumber) {
+        match place {
+            Place::Among(slot) => {
+                self.directory.gain(slot, number);
+            }
+            Place::Apart => {
+                if let Some(set) = self.apart.get_mut(&client) {
+                    set.insert(number);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn lose(&mut self, client: ClientId, place: Place, number: PartNumber) {
+        match place {
+            Place::Among(slot) => {
+                self.directory.lose(slot, number);
+            }
+            Place::Apart => {
+                if let Some(set) = self.apart.get_mut(&client) {
+                    set.remove(number);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn leave(&mut self, client: ClientId, place: Place) {
         let leased: Vec<PartNumber> = self.leases_of(client).collect();
         for number in leased {
             self.end_lease(client, number);
         }
-        self.directory.leave(slot);
-        if let Some(place) = self.members.iter().position(|member| *member == client) {
-            self.members.swap_remove(place);
+        self.set_apart(client, place);
+        self.apart.remove(&client);
+        if let Some(index) = self.members.iter().position(|member| *member == client) {
+            self.members.swap_remove(index);
         }
     }
 
@@ -141,7 +210,8 @@ impl Content {
             flying[number.as_index()] += 1;
         }
         assert_eq!(flying, self.flying, "copies under way are miscounted");
-        assert_eq!(self.members.len(), self.directory.len() as usize);
+        assert_eq!(self.members.len(), self.directory.len() as usize + self.apart.len());
+        assert!(self.apart.keys().all(|client| self.members.contains(client)), "parts of a client that left");
         for (client, _) in self.leases.keys() {
             assert!(self.members.contains(client), "a lease of a client that left");
         }

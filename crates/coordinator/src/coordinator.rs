@@ -1,11 +1,11 @@
 //! The coordinator itself: admits, refers, grants, and learns from reports.
 
-use crate::content::Content;
+use crate::content::{Content, Place};
 use crate::{ClientId, Config, ContentStats, Event, Input, Output, PartVerdict};
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartNumber, SigningKey};
 use hybrid_qos::{Engine, Load};
-use hybrid_swarm::{HolderSlot, PartSet};
+use hybrid_swarm::PartSet;
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::dialable;
 use hybrid_wire::control::{Bye, ByeCode, Directive, Join, Report, ServerMessage, Want, Welcome};
@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// Members looked at for one peer list: three for each place in it.
 const LIST_SAMPLE: usize = 60;
@@ -29,6 +30,9 @@ const ACCUSED_MAX: usize = 4_096;
 
 /// Accusers kept of one peer: more change nothing.
 const ACCUSERS_MAX: usize = 16;
+
+/// Parts in a row that a client may fail to report before it is sent no more unasked.
+const LAPSED_MAX: u8 = 2;
 
 /// A client that has too few peers gets more, but not more often than this.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
@@ -56,7 +60,7 @@ impl fmt::Debug for TicketIssuer {
 struct Client {
     peer: PeerId,
     content: ContentId,
-    slot: HolderSlot,
+    place: Place,
     mode: Mode,
     session: SessionToken,
     observed: IpAddr,
@@ -66,7 +70,10 @@ struct Client {
     uplink: u64,
     complete: bool,
     granted: BTreeSet<PartNumber>,
-    pushes: u8,
+    /// Parts that are being pushed to it.
+    pushing: BTreeSet<PartNumber>,
+    /// Parts in a row that it was sent and did not report.
+    lapsed: u8,
     rescue_at: Instant,
     refresh_at: Instant,
     interval: Duration,
@@ -88,6 +95,8 @@ pub struct Coordinator {
     by_peer: BTreeMap<(ContentId, PeerId), ClientId>,
     /// Contents for which a push may be due.
     hungry: BTreeSet<ContentId>,
+    /// The content for which a push was last looked for.
+    last_pushed: Option<ContentId>,
     /// Contents with leases, so that time is looked at only where it matters.
     leased: BTreeSet<ContentId>,
     pushes: usize,
@@ -118,6 +127,7 @@ impl Coordinator {
             sessions: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             hungry: BTreeSet::new(),
+            last_pushed: None,
             leased: BTreeSet::new(),
             pushes: 0,
             direct_clients: 0,
@@ -176,7 +186,7 @@ impl Coordinator {
             direct_clients: count(&|client| client.mode == Mode::ClientServer),
             swarm_clients: count(&|client| client.mode == Mode::PeerToPeer),
             complete_clients: count(&|client| client.complete),
-            parts_without_holder: swarm.directory.rarity().rarer_than(1),
+            parts_without_holder: swarm.parts_without_holder(),
             received: swarm.received(),
         })
     }
@@ -192,8 +202,15 @@ impl Coordinator {
             self.out.push_back(Output::Close { client, bye });
             return;
         }
-        // The same client came back before its old channel was seen to end.
         if let Some(before) = self.by_peer.get(&(join.content, join.peer)).copied() {
+            // The same client came back before its old channel was seen to end. A join proves no key, so who comes from
+            // elsewhere with a peer's id, which is no secret, does not throw that peer out.
+            if self.clients.get(&before).is_some_and(|client| client.observed != observed) {
+                let bye =
+                    Bye { code: ByeCode::Duplicate, reason: "this peer has joined from another address".to_owned() };
+                self.out.push_back(Output::Close { client, bye });
+                return;
+            }
             self.close(now, before, ByeCode::Duplicate, "the same client joined again");
         }
         let coordinates = join
@@ -205,22 +222,23 @@ impl Coordinator {
         let has = PartSet::from_parts(swarm.part_count(), join.has.iter());
         let complete = has.is_full();
         // Steps 24 and 25: the thresholds are brought up to date, then compared.
-        let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable };
+        let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable() };
         let verdict = self.engine.verdict(now, load);
-        let Some(slot) = swarm.join(client, has) else {
+        let hidden = self.accused.get(&join.peer).is_some_and(|accusers| is_enough(&self.config, accusers));
+        let coordinates = coordinates.filter(|_| !hidden);
+        let Some(place) = swarm.join(client, has, coordinates.is_some()) else {
             let bye = Bye { code: ByeCode::Busy, reason: "the swarm is full".to_owned() };
             self.out.push_back(Output::Close { client, bye });
             return;
         };
         // Steps 27 and 30: the newcomer's coordinates are recorded, in either mode.
-        swarm.reachable += u32::from(coordinates.is_some());
         let mode = verdict.mode;
         self.direct_clients += u32::from(mode == Mode::ClientServer);
         let interval = self.report_interval(complete);
         let record = Client {
             peer: join.peer,
             content: join.content,
-            slot,
+            place,
             mode,
             session,
             observed,
@@ -232,7 +250,8 @@ impl Coordinator {
             },
             complete,
             granted: BTreeSet::new(),
-            pushes: 0,
+            pushing: BTreeSet::new(),
+            lapsed: 0,
             rescue_at: Instant::ZERO,
             refresh_at: now + REFRESH_INTERVAL,
             interval,
@@ -324,8 +343,7 @@ impl Coordinator {
             .filter(|member| **member != client)
             .filter_map(|member| {
                 let member = self.clients.get(member)?;
-                let hidden = self.accused.get(&member.peer).is_some_and(|accusers| self.is_enough(accusers));
-                let address = member.coordinates.filter(|_| !hidden)?;
+                let address = member.coordinates?;
                 Some((member.uplink, PeerCoordinates { peer: member.peer, address }))
             })
             .collect();
@@ -338,10 +356,6 @@ impl Coordinator {
         candidates.into_iter().map(|(_, coordinates)| coordinates).collect()
     }
 
-    fn is_enough(&self, accusers: &BTreeSet<PeerId>) -> bool {
-        accusers.len() >= self.config.accusers_to_hide as usize
-    }
-
     // ---- Parts that the server sends unasked.
 
     fn choose_starters(&mut self, client: ClientId, want: Want) -> Vec<PartNumber> {
@@ -352,18 +366,19 @@ impl Coordinator {
         }
         // One only: the second would be chosen before the first is leased. The pump sends more where it pays.
         swarm
-            .starter_part(client, record.slot)
+            .starter_part(client, record.place)
             .into_iter()
             .take(usize::from(self.config.starter_parts.min(1)))
             .collect()
     }
 
     fn push(&mut self, now: Instant, client: ClientId, number: PartNumber) {
-        let until = self.lease_until(now, client);
+        let until = self.lease_until(now, client) + self.config.push_patience;
         let Some(record) = self.clients.get_mut(&client) else { return };
         let Some(swarm) = self.contents.get_mut(&record.content) else { return };
-        record.pushes = record.pushes.saturating_add(1);
-        self.pushes += 1;
+        if record.pushing.insert(number) {
+            self.pushes += 1;
+        }
         swarm.lease(client, number, until);
         self.leased.insert(record.content);
         self.out.push_back(Output::Push { client, content: record.content, number });
@@ -379,11 +394,10 @@ impl Coordinator {
     fn on_push_done(&mut self, now: Instant, client: ClientId, number: PartNumber, sent: bool) {
         let until = self.lease_until(now, client);
         let Some(record) = self.clients.get_mut(&client) else { return };
-        if record.pushes == 0 {
+        if !record.pushing.remove(&number) {
             return;
         }
-        record.pushes -= 1;
-        self.pushes = self.pushes.saturating_sub(1);
+        self.pushes -= 1;
         if let Some(swarm) = self.contents.get_mut(&record.content)
             && swarm.is_leased(client, number)
         {
@@ -401,11 +415,14 @@ impl Coordinator {
     /// Unique-first is what brings a swarm with a slow server near the ideal time: a part sent twice is a part not sent.
     fn pump(&mut self, now: Instant) {
         while self.pushes < self.config.pushes_in_flight_max {
-            let Some(content) = self.hungry.first().copied() else { return };
+            // Contents take turns.
+            let later = self.last_pushed.and_then(|last| self.hungry.range((Excluded(last), Unbounded)).next());
+            let Some(content) = later.or_else(|| self.hungry.first()).copied() else { return };
             let choice = self.contents.get(&content).and_then(|swarm| {
                 let number = swarm.unsent_part()?;
                 Some((self.push_target(swarm)?, number))
             });
+            self.last_pushed = Some(content);
             match choice {
                 Some((client, number)) => self.push(now, client, number),
                 None => {
@@ -418,7 +435,7 @@ impl Coordinator {
     fn push_target(&self, swarm: &Content) -> Option<ClientId> {
         let len = swarm.members.len();
         // A window of members that moves with the number of pushes and copies: random enough, and no state.
-        let start = swarm.directory.rarity().rarer_than(1) as usize + self.pushes;
+        let start = swarm.parts_without_holder() as usize + self.pushes;
         (0..len.min(PUSH_SAMPLE))
             .filter_map(|step| swarm.members.get((start + step) % len))
             .filter_map(|id| Some((*id, self.clients.get(id)?)))
@@ -426,11 +443,12 @@ impl Coordinator {
                 client.mode == Mode::PeerToPeer
                     && !client.complete
                     && client.coordinates.is_some()
-                    && client.pushes < self.config.pushes_per_client_max
+                    && client.lapsed < LAPSED_MAX
+                    && client.pushing.len() < usize::from(self.config.pushes_per_client_max)
             })
             .min_by_key(|(id, client)| {
-                let held = swarm.directory.set(client.slot).map_or(0, PartSet::len);
-                (client.pushes, std::cmp::Reverse(client.uplink), held, swarm.leases_of(*id).count(), *id)
+                let held = swarm.held(*id, client.place).map_or(0, PartSet::len);
+                (client.pushing.len(), std::cmp::Reverse(client.uplink), held, swarm.leases_of(*id).count(), *id)
             })
             .map(|(id, _)| id)
     }
@@ -452,7 +470,7 @@ impl Coordinator {
         let now = self.seen;
         let Some(session) = session else {
             let Some(swarm) = self.contents.get(&content) else { return PartVerdict::UnknownSession };
-            let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable };
+            let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable() };
             return if self.engine.verdict(now, load).mode == Mode::PeerToPeer {
                 PartVerdict::Wait {
                     retry_after: self.config.rescue_interval,
@@ -475,8 +493,8 @@ impl Coordinator {
             Source::ServerDirect
         } else if record.granted.contains(&number) {
             Source::ServerGrant
-        } else if swarm.directory.rarity().count(number) == 0 && swarm.copies(number) == 0 {
-            // Nobody else could give it.
+        } else if swarm.copies(number) == u32::from(swarm.is_leased(client, number)) {
+            // Nobody else could give it; a copy on its way to this very client is none that it could ask for.
             Source::ServerRescue
         } else if now >= record.rescue_at {
             record.rescue_at = now + self.config.rescue_interval;
@@ -505,16 +523,17 @@ impl Coordinator {
         for number in report.gained.iter() {
             swarm.end_lease(client, number);
             record.granted.remove(&number);
-            swarm.directory.gain(record.slot, number);
+            record.lapsed = 0;
+            swarm.gain(client, record.place, number);
         }
         for number in report.lost.iter() {
-            swarm.directory.lose(record.slot, number);
+            swarm.lose(client, record.place, number);
         }
         for (source, bytes) in &report.received {
             let total = swarm.received.entry(*source).or_default();
             *total = total.saturating_add(*bytes);
         }
-        let complete = swarm.directory.set(record.slot).is_some_and(PartSet::is_full);
+        let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
         let completed = complete && !record.complete;
         record.complete = complete;
         if record.mode == Mode::ClientServer && !complete {
@@ -578,18 +597,40 @@ impl Coordinator {
         if accusers.len() < ACCUSERS_MAX {
             accusers.insert(from);
         }
+        let enough = is_enough(&self.config, accusers);
         let accusers = u32::try_from(accusers.len()).unwrap_or(u32::MAX);
         self.out.push_back(Output::Event(Event::BadPartReported { client: accuser, accused, accusers }));
+        if enough {
+            self.hide(accused);
+        }
+    }
+
+    /// No longer gives a peer to others, nor counts on what it says it holds.
+    fn hide(&mut self, peer: PeerId) {
+        for (content, swarm) in &mut self.contents {
+            let Some(client) = self.by_peer.get(&(*content, peer)) else { continue };
+            let Some(record) = self.clients.get_mut(client) else { continue };
+            record.coordinates = None;
+            record.place = swarm.set_apart(*client, record.place);
+            self.hungry.insert(*content);
+        }
     }
 
     // ---- The end of things.
 
     fn expire(&mut self, now: Instant) {
-        let (contents, hungry) = (&mut self.contents, &mut self.hungry);
+        let (contents, clients, hungry) = (&mut self.contents, &mut self.clients, &mut self.hungry);
+        let pushes = &mut self.pushes;
         self.leased.retain(|id| {
             let Some(content) = contents.get_mut(id) else { return false };
-            if content.expire(now) {
+            for (client, number) in content.expire(now) {
                 hungry.insert(*id);
+                let Some(client) = clients.get_mut(&client) else { continue };
+                client.lapsed = client.lapsed.saturating_add(1);
+                // A reader that has stopped no longer holds a place among the pushes.
+                if client.pushing.remove(&number) {
+                    *pushes -= 1;
+                }
             }
             content.next_lease_end().is_some()
         });
@@ -619,17 +660,16 @@ impl Coordinator {
         let Some(record) = self.clients.remove(&client) else { return };
         self.sessions.remove(&record.session);
         self.by_peer.remove(&(record.content, record.peer));
-        self.pushes = self.pushes.saturating_sub(usize::from(record.pushes));
+        self.pushes -= record.pushing.len();
         self.direct_clients -= u32::from(record.mode == Mode::ClientServer);
         let Some(swarm) = self.contents.get_mut(&record.content) else { return };
-        swarm.leave(client, record.slot);
-        swarm.reachable -= u32::from(record.coordinates.is_some());
+        swarm.leave(client, record.place);
         if swarm.members.is_empty() {
             self.hungry.remove(&record.content);
             return;
         }
         self.hungry.insert(record.content);
-        if swarm.reachable <= 1 {
+        if swarm.reachable() <= 1 {
             self.take_back_orphans(now, record.content);
         }
     }
@@ -643,7 +683,7 @@ impl Coordinator {
             .copied()
             .filter(|id| {
                 self.clients.get(id).is_some_and(|client| {
-                    let others = swarm.reachable - u32::from(client.coordinates.is_some());
+                    let others = swarm.reachable() - u32::from(client.coordinates.is_some());
                     client.mode == Mode::PeerToPeer && !client.complete && others == 0
                 })
             })
@@ -670,7 +710,7 @@ impl Coordinator {
         self.contents.values().for_each(Content::check_invariants);
         let direct = self.clients.values().filter(|client| client.mode == Mode::ClientServer).count();
         assert_eq!(direct, self.direct_clients as usize, "direct clients are miscounted");
-        let pushes: usize = self.clients.values().map(|client| usize::from(client.pushes)).sum();
+        let pushes: usize = self.clients.values().map(|client| client.pushing.len()).sum();
         assert_eq!(pushes, self.pushes, "pushes are miscounted");
         assert_eq!(self.sessions.len(), self.clients.len());
         assert_eq!(self.by_peer.len(), self.clients.len());
@@ -678,10 +718,14 @@ impl Coordinator {
             let members = self.clients.values().filter(|client| client.content == *id);
             assert_eq!(members.clone().count(), content.members.len());
             let reachable = members.filter(|client| client.coordinates.is_some()).count();
-            assert_eq!(reachable, content.reachable as usize, "reachable members are miscounted");
+            assert_eq!(reachable, content.reachable() as usize, "reachable members are miscounted");
         }
         assert!(self.clients.len() <= self.config.clients_max);
     }
+}
+
+fn is_enough(config: &Config, accusers: &BTreeSet<PeerId>) -> bool {
+    accusers.len() >= config.accusers_to_hide as usize
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -1,0 +1,285 @@
+//! Single promises, each with the shortest story that shows it.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use ed25519_dalek::SigningKey;
+use hybrid_coordinator::{ClientId, Config, Coordinator, Input, Output, PartVerdict, TicketIssuer};
+use hybrid_manifest::{ContentId, PartLen, PartNumber};
+use hybrid_qos::DirectClients;
+use hybrid_units::{Duration, Instant, Mode, UnixTime};
+use hybrid_wire::address::AddressPolicy;
+use hybrid_wire::control::{ByeCode, Join, Report, ServerMessage, Want, Welcome};
+use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, SessionToken, Source, UploadContract};
+use std::net::{IpAddr, Ipv4Addr};
+
+const PARTS: u32 = 40;
+
+struct Story {
+    coordinator: Coordinator,
+    now: Instant,
+}
+
+/// Who joins, and how.
+struct Newcomer {
+    index: u8,
+    content: ContentId,
+    has: std::ops::Range<u32>,
+    upload: bool,
+    address: Ipv4Addr,
+}
+
+impl Newcomer {
+    fn new(index: u8) -> Self {
+        Self { index, content: content(1), has: 0..0, upload: true, address: Ipv4Addr::new(10, 0, 0, index) }
+    }
+}
+
+fn content(index: u8) -> ContentId {
+    ContentId::from_bytes([index; 32])
+}
+
+fn peer(index: u8) -> PeerId {
+    PeerId::from_bytes([index; 32])
+}
+
+fn session(client: u64) -> SessionToken {
+    SessionToken::from_bytes([u8::try_from(client).unwrap(); 16])
+}
+
+fn ranges(parts: impl IntoIterator<Item = u32>) -> PartRanges {
+    PartRanges::from_ascending(parts.into_iter().map(PartNumber::new))
+}
+
+impl Story {
+    /// A server with contents 1 and 2, of which it serves so many clients directly.
+    fn new(direct: u32) -> Self {
+        let mut config = Config::default();
+        config.addresses = AddressPolicy::allowing(["10.0.0.0/8".parse().unwrap()]);
+        config.qos.direct_clients = DirectClients::Fixed(direct);
+        let issuer = TicketIssuer { key: SigningKey::from_bytes(&[4; 32]), network_secret: [1; 32] };
+        let now = Instant::from_micros(1);
+        let coordinator = Coordinator::new(config, issuer, now, UnixTime::from_secs(1_790_000_000)).unwrap();
+        let mut story = Self { coordinator, now };
+        for index in [1, 2] {
+            let part_len = PartLen::new(65_536).unwrap();
+            story.tell(Input::ContentAdded { content: content(index), part_count: PARTS, part_len });
+        }
+        story
+    }
+
+    fn tell(&mut self, input: Input) -> Vec<Output> {
+        self.coordinator.handle_input(self.now, input);
+        let mut outputs = Vec::new();
+        loop {
+            match self.coordinator.poll_output() {
+                Output::Timeout(_) => break,
+                output => outputs.push(output),
+            }
+        }
+        self.coordinator.check_invariants();
+        outputs
+    }
+
+    fn join(&mut self, client: u64, newcomer: &Newcomer) -> Vec<Output> {
+        let join = Join {
+            version: PROTOCOL_VERSION,
+            program: "test".to_owned(),
+            content: newcomer.content,
+            peer: peer(newcomer.index),
+            quic_port: Some(7_000),
+            has: ranges(newcomer.has.clone()),
+            want: Want::Whole,
+            contract: UploadContract { upload: newcomer.upload, rate_limit_bytes_per_second: None },
+        };
+        let observed = IpAddr::V4(newcomer.address);
+        self.tell(Input::Join { client: ClientId(client), observed, session: session(client), join })
+    }
+
+    fn report(&mut self, client: u64, gained: std::ops::Range<u32>) -> Vec<Output> {
+        let report = Report { gained: ranges(gained), peers: 10, ..Report::default() };
+        self.tell(Input::Report { client: ClientId(client), report })
+    }
+
+    /// Says of each push that it was written, until no more come; gives them all.
+    fn write_pushes(&mut self, outputs: &[Output]) -> Vec<(ClientId, ContentId, PartNumber)> {
+        let mut all = Vec::new();
+        let mut fresh = pushes(outputs);
+        while let Some((client, content, number)) = fresh.pop() {
+            all.push((client, content, number));
+            let outputs = self.tell(Input::PushDone { client, number, sent: true });
+            fresh.extend(pushes(&outputs));
+        }
+        all
+    }
+
+    fn fetch(&mut self, client: u64, number: u32) -> PartVerdict {
+        self.coordinator.authorize_part(self.now, Some(session(client)), content(1), PartNumber::new(number))
+    }
+}
+
+fn pushes(outputs: &[Output]) -> Vec<(ClientId, ContentId, PartNumber)> {
+    let push = |output: &Output| match output {
+        Output::Push { client, content, number } => Some((*client, *content, *number)),
+        _ => None,
+    };
+    outputs.iter().filter_map(push).collect()
+}
+
+fn welcome(outputs: &[Output]) -> &Welcome {
+    let welcome = outputs.iter().find_map(|output| match output {
+        Output::Send { message: ServerMessage::Welcome(welcome), .. } => Some(welcome),
+        _ => None,
+    });
+    welcome.unwrap_or_else(|| panic!("no welcome in {outputs:?}"))
+}
+
+#[test]
+fn a_newcomer_to_the_swarm_gets_peers_and_a_part_that_nobody_has() {
+    let mut story = Story::new(1);
+    assert_eq!(welcome(&story.join(1, &Newcomer::new(1))).mode, Mode::ClientServer);
+    story.report(1, 0..39);
+    let outputs = story.join(2, &Newcomer::new(2));
+    let welcome = welcome(&outputs);
+    assert_eq!(welcome.mode, Mode::PeerToPeer);
+    assert_eq!(welcome.peers.iter().map(|coordinates| coordinates.peer).collect::<Vec<_>>(), [peer(1)]);
+    assert_eq!(welcome.pushes, 1);
+    assert!(welcome.reasons.iter().any(|reason| reason.contains("direct clients 1 of 1")), "{:?}", welcome.reasons);
+    assert_eq!(pushes(&outputs), [(ClientId(2), content(1), PartNumber::new(39))], "the one part without a holder");
+}
+
+#[test]
+fn each_part_goes_out_once_before_any_goes_out_twice() {
+    let mut story = Story::new(1);
+    story.join(1, &Newcomer::new(1));
+    let mut sent: Vec<u32> = Vec::new();
+    for index in 2..6 {
+        let outputs = story.join(u64::from(index), &Newcomer::new(index));
+        sent.extend(story.write_pushes(&outputs).iter().map(|(_, _, number)| number.as_u32()));
+    }
+    // Who came after that was still given a part to begin with.
+    assert_eq!(sent.len(), PARTS as usize + 3);
+    sent.truncate(PARTS as usize);
+    sent.sort_unstable();
+    sent.dedup();
+    assert_eq!(sent.len(), PARTS as usize, "one of the first {PARTS} went out twice");
+}
+
+#[test]
+fn who_serves_nobody_is_no_holder() {
+    let mut story = Story::new(2);
+    story.join(1, &Newcomer::new(1));
+    // Complete, but it does not upload: nobody can get its parts.
+    story.join(2, &Newcomer { upload: false, has: 0..PARTS, ..Newcomer::new(2) });
+    let outputs = story.join(3, &Newcomer::new(3));
+    assert_eq!(welcome(&outputs).mode, Mode::PeerToPeer);
+    assert_eq!(welcome(&outputs).peers.len(), 1);
+    assert_eq!(story.coordinator.stats(content(1)).unwrap().parts_without_holder, PARTS);
+    assert_eq!(story.write_pushes(&outputs).len(), PARTS as usize, "the swarm lacks every part");
+}
+
+#[test]
+fn who_never_reports_is_sent_no_more() {
+    let mut story = Story::new(1);
+    story.join(1, &Newcomer::new(1));
+    let outputs = story.join(2, &Newcomer::new(2));
+    assert_eq!(story.write_pushes(&outputs).len(), PARTS as usize);
+    story.now += Duration::from_secs(60);
+    let outputs = story.tell(Input::Timeout);
+    assert_eq!(story.write_pushes(&outputs), [], "to whom else, and why to that one again");
+    // A sign of life changes that.
+    assert_eq!(pushes(&story.report(2, 0..1)).len(), 2);
+}
+
+#[test]
+fn readers_that_stop_give_their_places_back() {
+    let mut story = Story::new(1);
+    story.join(1, &Newcomer::new(1));
+    // Each holds two pushes and reads neither.
+    let first = pushes(&story.join(2, &Newcomer::new(2)));
+    let second = pushes(&story.join(3, &Newcomer::new(3)));
+    assert_eq!(first.len() + second.len(), 4, "all places are taken");
+    story.now += Duration::from_secs(60);
+    story.tell(Input::Timeout);
+    let outputs = story.join(4, &Newcomer::new(4));
+    assert_eq!(story.write_pushes(&outputs).len(), PARTS as usize, "the new one is served");
+}
+
+#[test]
+fn contents_take_turns() {
+    let mut story = Story::new(2);
+    let of = |index, which| Newcomer { content: content(which), ..Newcomer::new(index) };
+    story.join(1, &of(1, 1));
+    story.join(2, &of(2, 2));
+    let mut waiting = pushes(&story.join(3, &of(3, 1)));
+    waiting.extend(pushes(&story.join(4, &of(4, 2))));
+    for _ in 0..10 {
+        let (client, _, number) = waiting.remove(0);
+        waiting.extend(pushes(&story.tell(Input::PushDone { client, number, sent: true })));
+    }
+    for which in [1, 2] {
+        assert!(
+            waiting.iter().any(|(_, content_id, _)| *content_id == content(which)),
+            "content {which} waits: {waiting:?}"
+        );
+    }
+}
+
+#[test]
+fn nobody_is_thrown_out_by_who_knows_its_id() {
+    let mut story = Story::new(5);
+    story.join(1, &Newcomer::new(1));
+    let outputs = story.join(2, &Newcomer { address: Ipv4Addr::new(10, 9, 9, 9), ..Newcomer::new(1) });
+    let closed = |outputs: &[Output], id: u64| {
+        outputs.iter().any(|output| matches!(output, Output::Close { client, bye } if client.0 == id && bye.code == ByeCode::Duplicate))
+    };
+    assert!(closed(&outputs, 2) && !closed(&outputs, 1), "{outputs:?}");
+    // From its own address it takes its place again.
+    let outputs = story.join(3, &Newcomer::new(1));
+    assert!(closed(&outputs, 1), "{outputs:?}");
+    assert_eq!(welcome(&outputs).session, session(3));
+}
+
+#[test]
+fn help_is_counted_and_a_failed_fetch_may_be_tried_again() {
+    let mut story = Story::new(1);
+    story.join(1, &Newcomer { has: 0..20, ..Newcomer::new(1) });
+    let outputs = story.join(2, &Newcomer::new(2));
+    story.write_pushes(&outputs);
+    // Parts of the first 20 are held by a peer: one at a time.
+    assert_eq!(story.fetch(2, 0), PartVerdict::Serve(Source::ServerRescue));
+    let PartVerdict::Wait { retry_after, code, .. } = story.fetch(2, 1) else { panic!("served at once") };
+    assert_eq!((retry_after, code), (Config::default().rescue_interval, "E_RESCUE_BUDGET"));
+    // A part that nobody has is another matter, and stays so while the only copy is on its way to the one who asks.
+    story.now += Duration::from_secs(60);
+    story.tell(Input::Timeout);
+    assert_eq!(story.fetch(2, 1), PartVerdict::Serve(Source::ServerRescue));
+    assert_eq!(story.fetch(2, 30), PartVerdict::Serve(Source::ServerRescue));
+    assert_eq!(story.fetch(2, 30), PartVerdict::Serve(Source::ServerRescue));
+    assert_eq!(story.fetch(9, 30), PartVerdict::UnknownSession);
+}
+
+#[test]
+fn accused_by_two_a_peer_is_given_to_nobody() {
+    let mut story = Story::new(3);
+    for index in 1..=3 {
+        story.join(u64::from(index), &Newcomer { has: 0..PARTS, ..Newcomer::new(index) });
+    }
+    for client in [2, 3] {
+        let report = Report { bad: vec![(peer(1), 1)], ..Report::default() };
+        let before = story.coordinator.stats(content(1)).unwrap().parts_without_holder;
+        assert_eq!(before, 0);
+        story.tell(Input::Report { client: ClientId(client), report });
+    }
+    let outputs = story.join(4, &Newcomer::new(4));
+    let given: Vec<PeerId> = welcome(&outputs).peers.iter().map(|coordinates| coordinates.peer).collect();
+    assert!(!given.contains(&peer(1)) && given.len() == 2, "{given:?}");
+}
+
+#[test]
+fn who_asks_over_plain_http_is_served_until_the_thresholds_are_passed() {
+    let mut story = Story::new(1);
+    let ask = |story: &mut Story| story.coordinator.authorize_part(story.now, None, content(1), PartNumber::new(0));
+    assert_eq!(ask(&mut story), PartVerdict::Serve(Source::ServerDirect));
+    story.join(1, &Newcomer::new(1));
+    assert!(matches!(ask(&mut story), PartVerdict::Wait { code: "E_JOIN_FIRST", .. }));
+}
