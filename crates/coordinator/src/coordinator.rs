@@ -34,6 +34,9 @@ const ACCUSERS_MAX: usize = 16;
 /// Parts in a row that a client may fail to report before it is sent no more unasked.
 const LAPSED_MAX: u8 = 2;
 
+/// How long a client of the swarm must have been without any peer before its help grows to the required rate.
+const ALONE_FOR: Duration = Duration::from_secs(3);
+
 /// A client that has too few peers gets more, but not more often than this.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
 
@@ -75,6 +78,8 @@ struct Client {
     /// Parts in a row that it was sent and did not report.
     lapsed: u8,
     rescue_at: Instant,
+    /// Since when it has said that it is connected to no peer; `None` while it is.
+    alone_since: Option<Instant>,
     refresh_at: Instant,
     interval: Duration,
     renew_at: Instant,
@@ -253,6 +258,7 @@ impl Coordinator {
             pushing: BTreeSet::new(),
             lapsed: 0,
             rescue_at: Instant::ZERO,
+            alone_since: Some(now),
             refresh_at: now + REFRESH_INTERVAL,
             interval,
             renew_at: now + self.config.ticket_ttl / 2,
@@ -497,7 +503,11 @@ impl Coordinator {
             // Nobody else could give it; a copy on its way to this very client is none that it could ask for.
             Source::ServerRescue
         } else if now >= record.rescue_at {
-            record.rescue_at = now + self.config.rescue_interval;
+            // Who reaches nobody lives on help alone: as fast as the content requires, not as fast as the server could.
+            let alone = record.alone_since.is_some_and(|since| now.since(since) >= ALONE_FOR);
+            let floor = self.engine.config().required_rate.time_for(swarm.part_len.as_u64());
+            let interval = if alone { floor.min(self.config.rescue_interval) } else { self.config.rescue_interval };
+            record.rescue_at = now + interval;
             Source::ServerRescue
         } else {
             return PartVerdict::Wait {
@@ -533,6 +543,7 @@ impl Coordinator {
             let total = swarm.received.entry(*source).or_default();
             *total = total.saturating_add(*bytes);
         }
+        record.alone_since = if report.peers > 0 { None } else { Some(record.alone_since.unwrap_or(now)) };
         let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
         let completed = complete && !record.complete;
         record.complete = complete;

@@ -194,9 +194,10 @@ impl Session {
         worst.map(|(_, number, id, first)| (number, id, first))
     }
 
-    /// Asks the server for help when peers brought nothing for a while.
+    /// Asks the server for help when peers brought nothing for a while, and all the time when there is none to be reached.
     fn fetch_rescue(&mut self, now: Instant) {
-        if now < self.last_progress + self.config.rescue_after {
+        let alone = self.alone_since.is_some_and(|since| now >= since + self.config.rescue_after);
+        if !alone && now < self.last_progress + self.config.rescue_after {
             return;
         }
         while self.server_takes_requests(now) && self.fetches.server_requests() < self.config.rescue_requests {

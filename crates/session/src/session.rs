@@ -90,6 +90,8 @@ pub struct Session {
     pub(crate) started: Instant,
     /// When a part last arrived, or the session began to wait for one.
     pub(crate) last_progress: Instant,
+    /// Since when there has been no peer at all; `None` while there is one.
+    pub(crate) alone_since: Option<Instant>,
     pub(crate) progress: Progress,
     pub(crate) peers_used: Vec<PeerId>,
     pub(crate) out: VecDeque<Output>,
@@ -147,6 +149,7 @@ impl Session {
             reporting: Reporting::new(now),
             started: now,
             last_progress: now,
+            alone_since: Some(now),
             progress,
             peers_used: Vec::new(),
             out: VecDeque::new(),
@@ -251,7 +254,8 @@ impl Session {
         let fetching = !self.is_complete() && self.mode.is_some();
         let dial = self.may_dial().then(|| self.known.wake_at(|peer| self.connection_to(peer).is_some())).flatten();
         let busy = self.connections.values().filter(|c| fetching && c.uploads).map(|c| c.busy_until);
-        let server = [self.server_retry_at, self.last_progress + self.config.rescue_after];
+        let alone = self.alone_since.map_or(Instant::FAR_FUTURE, |since| since + self.config.rescue_after);
+        let server = [self.server_retry_at, self.last_progress + self.config.rescue_after, alone];
         deadlines
             .chain(busy.chain(server).filter(|at| fetching && *at > self.seen))
             .chain(self.uploads.wake_at(self.seen))
@@ -315,6 +319,7 @@ impl Session {
         self.reporting.start(now, Duration::from_millis(u64::from(welcome.report_interval_ms)));
         self.progress.mode_at_join.get_or_insert(welcome.mode);
         self.last_progress = now;
+        self.alone_since = self.connections.is_empty().then_some(now);
         self.change_mode(welcome.mode, welcome.reasons);
         self.learn_peers(welcome.peers);
         self.take_grants(&welcome.grants);
@@ -789,6 +794,7 @@ impl Session {
         }
         let has = PartSet::from_parts(self.progress.parts_total, hello.has.iter());
         self.connections.insert(id, Connection::new(peer, outgoing, has, hello.uploads, now));
+        self.alone_since = None;
         if !outgoing && let Some(hello) = self.hello() {
             self.out.push_back(Output::AcceptPeer { connection: id, hello });
         }
@@ -898,6 +904,9 @@ impl Session {
 
     fn forget_connection(&mut self, now: Instant, id: ConnectionId) -> Option<PeerId> {
         let connection = self.connections.remove(&id)?;
+        if self.connections.is_empty() {
+            self.alone_since = Some(now);
+        }
         for asked in connection.asked {
             self.fetches.peer_failed(asked.number, id);
         }

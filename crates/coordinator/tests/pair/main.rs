@@ -158,6 +158,18 @@ fn a_client_alone_in_the_swarm_comes_back_to_the_server() {
 }
 
 #[test]
+fn who_reaches_no_peer_gets_the_content_at_the_required_rate() {
+    let mut world = flash_crowd(Scenario { direct_clients: 1, ..Scenario::default() }, 6);
+    world.clients[5].cut_off = true;
+    world.run(LIMIT);
+    all_complete(&world);
+    // 4 MiB at 1 MB/s, and the time until it is known to be alone.
+    let took = world.clients[5].complete_at.expect("complete");
+    assert!(took.as_micros() < 20_000_000, "took {took}; {}", world.describe());
+    assert_eq!(world.progress(5).from(Source::Peer).as_u64(), 0);
+}
+
+#[test]
 fn late_comers_join_a_swarm_of_seeds() {
     let mut world = World::new(Scenario::default());
     for index in 0..8u64 {

@@ -73,6 +73,8 @@ pub(crate) struct Client {
     /// Parts fetched over any transport, with repetitions.
     pub(crate) fetched: Vec<PartNumber>,
     pub(crate) polluter: bool,
+    /// Whether nothing but HTTP gets through to it and from it.
+    pub(crate) cut_off: bool,
     online: bool,
     id: ClientId,
     uplink_free: Instant,
@@ -223,6 +225,7 @@ impl World {
             banned: Vec::new(),
             fetched: Vec::new(),
             polluter: false,
+            cut_off: false,
             online: false,
             id: ClientId(0),
             uplink_free: Instant::ZERO,
@@ -500,7 +503,7 @@ impl World {
     }
 
     fn dialled(&mut self, from: usize, connection: ConnectionId, to: usize, hello: Hello) {
-        if !self.clients[to].online {
+        if !self.clients[to].online || self.clients[to].cut_off || self.clients[from].cut_off {
             let peer = peer_id(to);
             return self.after_delay(Event::Client(from, hybrid_session::Input::DialFailed { peer }));
         }

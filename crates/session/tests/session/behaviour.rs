@@ -269,3 +269,18 @@ fn help_is_asked_for_only_after_a_while_without_progress() {
     story.now += patience;
     assert_eq!(fetches(&story.tell(Input::Timeout)).len(), Config::default().rescue_requests);
 }
+
+#[test]
+fn who_reaches_no_peer_asks_the_server_all_the_time() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[2]);
+    story.tell(Input::DialFailed { peer: peer(2) });
+    story.now += Config::default().rescue_after;
+    let mut asked = fetches(&story.tell(Input::Timeout));
+    for _ in 0..4 {
+        let outputs = story.part(PartSource::Server, asked.remove(0), 0);
+        asked.extend(fetches(&outputs));
+        assert!(!asked.is_empty(), "it waits though there is nobody to wait for");
+        story.tell(Input::PartVerified { source: PartSource::Server, part: verified(outputs) });
+    }
+}
