@@ -210,6 +210,10 @@ impl From<DownloadError> for Failure {
         match error {
             DownloadError::Refused(bye) if bye.code == ByeCode::Ticket => Self::new(exit::TICKET, "E_TICKET", message),
             DownloadError::Refused(_) => Self::new(exit::NETWORK, "E_REFUSED", message),
+            DownloadError::NotFound { .. } => Self::new(exit::NETWORK, "E_NOT_FOUND", message),
+            DownloadError::Changed { .. } => {
+                Self::new(exit::INCOMPLETE, "E_CHANGED", message).hint("run the same command again")
+            }
             _ => Self::new(exit::INCOMPLETE, "E_INCOMPLETE", message)
                 .hint("what came is kept; the same command goes on from there"),
         }

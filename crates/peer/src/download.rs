@@ -78,6 +78,8 @@ pub enum DownloadEvent {
     },
     /// The whole content is in the cache, verified.
     Complete(Progress),
+    /// It will not become complete any more; [`Download::wait`] gives the same error.
+    Failed(DownloadError),
 }
 
 /// How a download stands.

@@ -51,6 +51,7 @@ pub(crate) enum Command {
 /// What a driver works with.
 pub(crate) struct DriverParts {
     pub(crate) config: Config,
+    pub(crate) url: String,
     pub(crate) client: ServerClient,
     pub(crate) endpoint: Endpoint,
     pub(crate) store: Arc<Store>,
@@ -79,6 +80,8 @@ enum Done {
     StoreFailed(PartNumber, String),
     /// The cache is on the disk, but for these parts.
     Synced(Vec<PartNumber>),
+    /// Whether the content is still the one at its URL.
+    AskedAgain(Result<(), DownloadError>),
 }
 
 pub(crate) struct Driver {
@@ -95,6 +98,7 @@ pub(crate) struct Driver {
     running: BTreeMap<Key, (u64, AbortHandle)>,
     started: u64,
     syncing: bool,
+    asking_again: bool,
     store_ready_at: Option<Instant>,
     told: Progress,
     tell_complete: bool,
@@ -128,6 +132,7 @@ impl Driver {
             running: BTreeMap::new(),
             started: 0,
             syncing: false,
+            asking_again: false,
             store_ready_at: None,
             tell_complete: false,
         }
@@ -309,6 +314,12 @@ impl Driver {
                 self.feed(Input::StoreFailed { number });
             }
             Done::Synced(lost) => self.on_synced(lost),
+            Done::AskedAgain(answer) => {
+                self.asking_again = false;
+                if let Err(error) = answer {
+                    self.fail(error);
+                }
+            }
         }
     }
 
@@ -545,18 +556,39 @@ impl Driver {
             Event::ServerPartBad { number } => DownloadEvent::ServerPartBad { number },
             Event::ServerHashesBad => DownloadEvent::ServerHashesBad,
             Event::ServerRefused { bye } => {
-                self.on_bye(&bye);
-                DownloadEvent::ServerBye(bye)
+                self.tell(DownloadEvent::ServerBye(bye.clone()));
+                return self.on_bye(bye);
             }
             other => return debug!(?other, "an event that has no name here"),
         };
         self.tell(event);
     }
 
-    /// A server without the content, or of another version, will not serve this client tomorrow either.
-    fn on_bye(&self, bye: &Bye) {
-        if matches!(bye.code, ByeCode::UnknownContent | ByeCode::Version) && !self.session.is_complete() {
-            self.parts.standing.send_replace(Standing::Failed(DownloadError::Refused(bye.clone())));
+    fn on_bye(&mut self, bye: Bye) {
+        match bye.code {
+            // A server of another version will not serve this client tomorrow either.
+            ByeCode::Version => self.fail(DownloadError::Refused(bye)),
+            // It may have started again a moment ago, and knows its contents only as they are asked for.
+            ByeCode::UnknownContent => self.fail(DownloadError::Refused(bye)),
+            // The control channel comes back by itself, later and later.
+            _ => {}
+        }
+    }
+
+    fn ask_again(&mut self) {
+        if std::mem::replace(&mut self.asking_again, true) {
+            return;
+        }
+        let (url, config) = (self.parts.url.clone(), self.parts.config.clone());
+        let content = self.parts.store.manifest().content();
+        self.spawn(async move { Done::AskedAgain(origin::ask_again(&url, content, &config).await) });
+    }
+
+    /// What is whole stays so, whatever the server says.
+    fn fail(&self, error: DownloadError) {
+        if !self.session.is_complete() {
+            self.parts.standing.send_replace(Standing::Failed(error.clone()));
+            self.tell(DownloadEvent::Failed(error));
         }
     }
 }

@@ -70,6 +70,18 @@ pub enum DownloadError {
     /// The server refuses this client for good.
     #[error("the server refuses: {:?} {}", .0.code, .0.reason)]
     Refused(Bye),
+    /// The server has no content at this URL any more.
+    #[error("the server has nothing at this URL any more ({status})")]
+    NotFound {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The server has another content at this URL now.
+    #[error("the content at this URL has changed: it is {content} now; start again to get that")]
+    Changed {
+        /// What is there now, as the server says: its key was not looked at.
+        content: ContentId,
+    },
     /// It was closed before it was complete.
     #[error("stopped before it was complete: {} parts are missing", missing.len())]
     Stopped {

@@ -2,9 +2,9 @@
 
 use crate::cache::Cache;
 use crate::config::{Config, ServerKeys};
-use crate::error::GetError;
+use crate::error::{DownloadError, GetError};
 use bytes::Bytes;
-use hybrid_manifest::{ManifestError, ServerKey, SignedManifest, Trust};
+use hybrid_manifest::{ContentId, ManifestError, ServerKey, SignedManifest, Trust};
 use hybrid_server_transport::client::{ClientConfig, ClientControl, ClientControlSender, FetchError, ServerClient};
 use hybrid_units::UnixTime;
 use hybrid_wire::control::ServerMessage;
@@ -65,6 +65,30 @@ pub(crate) async fn inspect(url: &str, cache: Option<&Cache>, config: &Config) -
     match cache {
         Some(cache) => decode(&bytes, &client.server().to_string(), cache, config),
         None => Ok(SignedManifest::decode(&bytes, &trust(&config.server_keys, Vec::new()))?),
+    }
+}
+
+/// Asks for a manifest once more, which makes a server that has just started prepare the content, and fails only if another
+/// content is there now, or none: everything else may pass.
+pub(crate) async fn ask_again(url: &str, content: ContentId, config: &Config) -> Result<(), DownloadError> {
+    let bytes = match fetch(url, config).await {
+        Ok((_, bytes)) => bytes,
+        Err(FetchError::Status { status: status @ (404 | 410), .. }) => return Err(DownloadError::NotFound { status }),
+        Err(error) => {
+            debug!(%error, "no manifest to compare with");
+            return Ok(());
+        }
+    };
+    // Only the id is compared and nothing kept, so any key will do; whoever starts again checks it.
+    match SignedManifest::decode(&bytes, &Trust::FirstUse) {
+        Ok(now) if now.manifest().content() != content => {
+            Err(DownloadError::Changed { content: now.manifest().content() })
+        }
+        Ok(_) => Ok(()),
+        Err(error) => {
+            debug!(%error, "no manifest to compare with");
+            Ok(())
+        }
     }
 }
 

@@ -99,6 +99,7 @@ impl Peer {
         let (commands, command_receiver) = mpsc::channel(8);
         let parts = DriverParts {
             config: self.config.clone(),
+            url: url.to_owned(),
             client,
             endpoint: self.endpoint.clone(),
             store: store.clone(),

@@ -39,12 +39,25 @@ struct Wanted {
     /// From the second client on, parts come from peers.
     swarm: bool,
     /// The server says good-bye instead of welcome.
-    refuses: bool,
+    refuses: Option<ByeCode>,
+    /// Parts are to be asked for later.
+    waits: bool,
+    /// There is no file.
+    removed: bool,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { len: 1_000_000, inline: true, epoch: 1, key: 1, swarm: false, refuses: false }
+        Self {
+            len: 1_000_000,
+            inline: true,
+            epoch: 1,
+            key: 1,
+            swarm: false,
+            refuses: None,
+            waits: false,
+            removed: false,
+        }
     }
 }
 
@@ -65,6 +78,8 @@ struct Little {
     parts_sent: AtomicU64,
     /// The next part goes out with a flipped bit.
     spoil: AtomicBool,
+    /// Somebody asked for the file: a server that has just started does not know its content before.
+    resolved: AtomicBool,
     /// Ends the control channels, as the end of a process does.
     gone: tokio::sync::watch::Sender<bool>,
 }
@@ -92,6 +107,7 @@ impl Little {
             members: Mutex::default(),
             parts_sent: AtomicU64::new(0),
             spoil: AtomicBool::new(false),
+            resolved: AtomicBool::new(false),
             gone: tokio::sync::watch::Sender::new(false),
         }
     }
@@ -125,7 +141,7 @@ impl Little {
 
 impl Site for Little {
     async fn resolve(&self, path: &ContentPath) -> Result<ContentInfo, SiteError> {
-        if path.file_name() != "file.bin" {
+        if path.file_name() != "file.bin" || self.wanted.removed {
             return Err(SiteError::NotFound);
         }
         Ok(ContentInfo {
@@ -142,6 +158,7 @@ impl Site for Little {
     }
 
     async fn manifest(&self, _: &ContentPath, _: ManifestForm) -> Result<Document, SiteError> {
+        self.resolved.store(true, Ordering::Relaxed);
         Ok(Document { bytes: self.manifest.encode(), tag: "m".to_owned() })
     }
 
@@ -153,7 +170,12 @@ impl Site for Little {
 
     fn authorize_part(&self, session: Option<SessionToken>, _: ContentId, _: PartNumber) -> PartVerdict {
         assert!(session.is_some(), "clients name themselves");
-        PartVerdict::Serve
+        if !self.resolved.load(Ordering::Relaxed) {
+            return PartVerdict::UnknownSession;
+        }
+        let reason = "a test".to_owned();
+        let wait = PartVerdict::Wait { retry_after: Duration::from_secs(1), code: "test", reason };
+        if self.wanted.waits { wait } else { PartVerdict::Serve }
     }
 
     async fn part(&self, _: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
@@ -182,10 +204,13 @@ impl Site for Little {
             };
             let Some(Ok(message)) = message else { return };
             match message {
-                ClientMessage::Join(_) if self.wanted.refuses => {
-                    sender.close(Bye { code: ByeCode::UnknownContent, reason: "gone".to_owned() });
-                }
                 ClientMessage::Join(join) => {
+                    let unknown =
+                        !self.resolved.load(Ordering::Relaxed) || join.content != self.manifest.manifest().content();
+                    let refused = self.wanted.refuses.or(unknown.then_some(ByeCode::UnknownContent));
+                    if let Some(code) = refused {
+                        return sender.close(Bye { code, reason: "a test".to_owned() });
+                    }
                     drop(sender.send(&ServerMessage::Welcome(self.welcome(&join, client))).unwrap());
                 }
                 ClientMessage::Report(_) => {}
@@ -366,7 +391,57 @@ async fn a_server_that_comes_back_is_joined_again() {
     let server = server.replace(Wanted::default()).await;
     event(&mut download, |event| matches!(event, DownloadEvent::ServerAway { .. }).then_some(())).await;
     event(&mut download, |event| matches!(event, DownloadEvent::ServerReached).then_some(())).await;
-    drop(server);
+    let joined = async {
+        while server.site.members.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, joined).await.expect("it is joined again");
+}
+
+/// A download that cannot become complete, and the server that replaces its server.
+async fn with_another_server(folder: &Path, wanted: Wanted) -> (Peer, Download, Server) {
+    let peer = peer(folder).await;
+    let server = Server::start(Wanted { waits: true, ..Wanted::default() });
+    let mut download = peer.get(&server.url()).await.unwrap();
+    event(&mut download, |event| matches!(event, DownloadEvent::Mode { .. }).then_some(())).await;
+    let server = server.replace(wanted).await;
+    (peer, download, server)
+}
+
+#[tokio::test]
+async fn a_server_that_forgot_the_content_is_asked_for_it() {
+    let folder = TempDir::new().unwrap();
+    let (_peer, mut download, _server) = with_another_server(folder.path(), Wanted::default()).await;
+    let forgot = |event: &DownloadEvent| match event {
+        DownloadEvent::ServerBye(bye) => Some(bye.code),
+        _ => None,
+    };
+    assert_eq!(event(&mut download, forgot).await, ByeCode::UnknownContent);
+    complete(&mut download).await;
+}
+
+#[tokio::test]
+async fn a_content_that_changed_ends_the_wait() {
+    let folder = TempDir::new().unwrap();
+    let (_peer, mut download, server) =
+        with_another_server(folder.path(), Wanted { epoch: 2, ..Wanted::default() }).await;
+    let failed = event(&mut download, |event| match event {
+        DownloadEvent::Failed(error) => Some(error.clone()),
+        _ => None,
+    });
+    let failed = failed.await;
+    assert_eq!(failed, DownloadError::Changed { content: server.site.manifest.manifest().content() });
+    assert_eq!(download.wait().await, Err(failed));
+}
+
+#[tokio::test]
+async fn a_content_that_was_removed_ends_the_wait() {
+    let folder = TempDir::new().unwrap();
+    let (_peer, mut download, _server) =
+        with_another_server(folder.path(), Wanted { removed: true, ..Wanted::default() }).await;
+    let ended = timeout(DEADLINE, download.wait()).await.expect("the wait ends");
+    assert_eq!(ended, Err(DownloadError::NotFound { status: 404 }));
 }
 
 #[tokio::test]
@@ -387,10 +462,10 @@ async fn wrong_bytes_of_the_server_are_thrown_away() {
 async fn a_refusal_ends_the_wait() {
     let folder = TempDir::new().unwrap();
     let peer = peer(folder.path()).await;
-    let server = Server::start(Wanted { refuses: true, ..Wanted::default() });
+    let server = Server::start(Wanted { refuses: Some(ByeCode::Version), ..Wanted::default() });
     let mut download = peer.get(&server.url()).await.unwrap();
     let error = timeout(DEADLINE, download.wait()).await.expect("the wait ends").unwrap_err();
-    assert!(matches!(error, DownloadError::Refused(bye) if bye.code == ByeCode::UnknownContent));
+    assert!(matches!(error, DownloadError::Refused(bye) if bye.code == ByeCode::Version));
 }
 
 #[tokio::test]
