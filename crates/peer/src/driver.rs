@@ -569,7 +569,7 @@ impl Driver {
             // A server of another version will not serve this client tomorrow either.
             ByeCode::Version => self.fail(DownloadError::Refused(bye)),
             // It may have started again a moment ago, and knows its contents only as they are asked for.
-            ByeCode::UnknownContent => self.fail(DownloadError::Refused(bye)),
+            ByeCode::UnknownContent => self.ask_again(),
             // The control channel comes back by itself, later and later.
             _ => {}
         }
