@@ -143,8 +143,8 @@ pub(crate) async fn keep_control_open(client: ServerClient, events: mpsc::Sender
     loop {
         let (reason, asked) = match client.control().await {
             Ok(control) => {
-                let (reason, heard) = listen(control, &events).await;
-                if heard {
+                let (reason, welcomed) = listen(control, &events).await;
+                if welcomed {
                     pause = RETRY_MIN;
                 }
                 (reason, None)
@@ -164,27 +164,28 @@ pub(crate) async fn keep_control_open(client: ServerClient, events: mpsc::Sender
     }
 }
 
-/// Passes on what the server says until the channel ends; tells why it did, and whether anything was said.
+/// Passes on what the server says until the channel ends; tells why it did, and whether the client was welcome: whoever is
+/// refused comes back later and later.
 async fn listen(mut control: ClientControl, events: &mpsc::Sender<ControlEvent>) -> (String, bool) {
     let nobody = || "nobody listens any more".to_owned();
     if events.send(ControlEvent::Opened(control.sender())).await.is_err() {
         return (nobody(), false);
     }
-    let mut heard = false;
+    let mut welcomed = false;
     loop {
         let message = tokio::select! {
             message = control.recv() => message,
-            () = events.closed() => return (nobody(), heard),
+            () = events.closed() => return (nobody(), welcomed),
         };
         match message {
             Some(Ok(message)) => {
-                heard = true;
+                welcomed |= matches!(message, ServerMessage::Welcome(_));
                 if events.send(ControlEvent::Message(message)).await.is_err() {
-                    return (nobody(), heard);
+                    return (nobody(), welcomed);
                 }
             }
-            Some(Err(error)) => return (error.to_string(), heard),
-            None => return ("the server closed the control channel".to_owned(), heard),
+            Some(Err(error)) => return (error.to_string(), welcomed),
+            None => return ("the server closed the control channel".to_owned(), welcomed),
         }
     }
 }

@@ -469,6 +469,24 @@ async fn a_refusal_ends_the_wait() {
 }
 
 #[tokio::test]
+async fn whoever_is_refused_comes_back_later_and_later() {
+    let folder = TempDir::new().unwrap();
+    let peer = peer(folder.path()).await;
+    let server = Server::start(Wanted { refuses: Some(ByeCode::Busy), ..Wanted::default() });
+    let mut download = peer.get(&server.url()).await.unwrap();
+    let mut pauses = Vec::new();
+    for _ in 0..3 {
+        let pause = event(&mut download, |event| match event {
+            DownloadEvent::ServerAway { retry_in, .. } => *retry_in,
+            _ => None,
+        });
+        pauses.push(pause.await);
+    }
+    // About one second, two, four: the third is never as short as the first can be long.
+    assert!(pauses[2] >= Duration::from_secs(2), "{pauses:?}");
+}
+
+#[tokio::test]
 async fn what_is_damaged_while_it_runs_is_fetched_again() {
     let folder = TempDir::new().unwrap();
     let cache = folder.path().join("cache");
