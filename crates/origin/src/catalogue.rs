@@ -1,6 +1,7 @@
 //! What is served: paths, the contents behind them, and their preparation.
 //!
 //! Invariant: each content here has the bytes that its id says, or is found not to at the next read and prepared again.
+//! What is prepared again is served on until it is known whether its bytes are others.
 
 use crate::driver::Driver;
 use crate::folder::{FileProblem, Folder, Stamp};
@@ -82,7 +83,22 @@ struct Slots {
 #[derive(Debug)]
 enum Slot {
     Ready(Arc<Content>),
-    Preparing { stamp: Stamp, outcome: watch::Receiver<Outcome> },
+    Preparing {
+        stamp: Stamp,
+        outcome: watch::Receiver<Outcome>,
+        /// What was here before: its swarm goes on if the bytes turn out to be the same.
+        before: Option<Arc<Content>>,
+    },
+}
+
+impl Slot {
+    /// What is served meanwhile.
+    fn into_content(self) -> Option<Arc<Content>> {
+        match self {
+            Self::Ready(content) => Some(content),
+            Self::Preparing { before, .. } => before,
+        }
+    }
 }
 
 /// `None` while it is being prepared.
@@ -143,15 +159,15 @@ impl Catalogue {
                 Some(Slot::Ready(content)) if content.stamp == stamp && !content.stale.load(Ordering::Relaxed) => {
                     return Ok(Arc::clone(content));
                 }
-                Some(Slot::Preparing { stamp: started, outcome }) if *started == stamp => outcome.clone(),
+                Some(Slot::Preparing { stamp: started, outcome, .. }) if *started == stamp => outcome.clone(),
                 known => {
                     if known.is_none() && slots.by_path.len() >= self.contents_max {
                         tracing::warn!(max = self.contents_max, "the catalogue is full; a file is not served");
                         return Err(SiteError::Failed);
                     }
                     let (tell, outcome) = watch::channel(None);
-                    self.forget(&mut slots, path);
-                    slots.by_path.insert(path.clone(), Slot::Preparing { stamp, outcome: outcome.clone() });
+                    let before = slots.by_path.remove(path).and_then(Slot::into_content);
+                    slots.by_path.insert(path.clone(), Slot::Preparing { stamp, outcome: outcome.clone(), before });
                     // Not bound to this request: who gives up must not make the next one start from the beginning.
                     tokio::spawn(Arc::clone(self).prepare(path.clone(), file, stamp, tell));
                     outcome
@@ -181,10 +197,8 @@ impl Catalogue {
         let ours =
             matches!(slots.by_path.get(&path), Some(Slot::Preparing { stamp: started, .. }) if *started == stamp);
         let prepared = prepared.map(Arc::new);
-        match &prepared {
-            Ok(content) if ours => self.place(&mut slots, path, Arc::clone(content)),
-            Err(_) if ours => drop(slots.by_path.remove(&path)),
-            _ => {}
+        if ours {
+            self.settle(&mut slots, path, &prepared);
         }
         drop(slots);
         let superseded = Err(SiteError::Preparing { retry_after: WRITTEN_RETRY });
@@ -237,32 +251,48 @@ impl Catalogue {
         SignedManifest::sign(manifest, &self.key)
     }
 
-    /// Puts a prepared content into its place and tells the coordinator.
-    fn place(&self, slots: &mut Slots, path: ContentPath, content: Arc<Content>) {
-        let contents = slots.by_id.entry(content.id()).or_default();
-        if contents.is_empty() {
-            self.driver.input(Input::ContentAdded {
-                content: content.id(),
-                part_count: content.part_count(),
-                part_len: content.ids.layout().part_len(),
-            });
+    /// Puts what came of a preparation into its place, and tells the coordinator what is new and what is gone.
+    fn settle(&self, slots: &mut Slots, path: ContentPath, prepared: &Result<Arc<Content>, SiteError>) {
+        let before = slots.by_path.remove(&path).and_then(Slot::into_content);
+        match (prepared, before) {
+            (Ok(content), before) => {
+                let contents = slots.by_id.entry(content.id()).or_default();
+                let is_new = contents.is_empty();
+                contents.push(Arc::clone(content));
+                // Behind the push, so that the same bytes at the same path are never gone; before the coordinator is told of
+                // a new content, so that it has room for it.
+                before.iter().for_each(|before| self.release(slots, before));
+                if is_new {
+                    self.driver.input(Input::ContentAdded {
+                        content: content.id(),
+                        part_count: content.part_count(),
+                        part_len: content.ids.layout().part_len(),
+                    });
+                }
+                slots.by_path.insert(path, Slot::Ready(Arc::clone(content)));
+            }
+            // It is being written: what it will be is known when it is asked for again.
+            (Err(SiteError::Preparing { .. }), Some(before)) => drop(slots.by_path.insert(path, Slot::Ready(before))),
+            (Err(_), Some(before)) => self.release(slots, &before),
+            (Err(_), None) => {}
         }
-        contents.push(Arc::clone(&content));
-        slots.by_path.insert(path, Slot::Ready(content));
     }
 
+    /// Takes what is at a path, where no file is any more, out of the tables.
     fn remove(&self, path: &ContentPath) {
-        self.forget(&mut self.slots(), path);
+        let mut slots = self.slots();
+        if let Some(content) = slots.by_path.remove(path).and_then(Slot::into_content) {
+            self.release(&mut slots, &content);
+        }
     }
 
-    /// Takes what was at a path out of the tables and tells the coordinator if nothing else has those bytes.
-    fn forget(&self, slots: &mut Slots, path: &ContentPath) {
-        let Some(Slot::Ready(content)) = slots.by_path.remove(path) else { return };
+    /// Tells the coordinator that a content is gone, if no other path has its bytes.
+    fn release(&self, slots: &mut Slots, content: &Arc<Content>) {
         let Some(contents) = slots.by_id.get_mut(&content.id()) else { return };
-        contents.retain(|other| other.path != *path);
+        contents.retain(|other| !Arc::ptr_eq(other, content));
         if contents.is_empty() {
             slots.by_id.remove(&content.id());
-            tracing::info!(%path, content = %content.id(), "no longer served");
+            tracing::info!(path = %content.path, content = %content.id(), "no longer served");
             self.driver.input(Input::ContentRemoved { content: content.id() });
         }
     }
@@ -285,9 +315,6 @@ impl Catalogue {
             Err(FileProblem::NotFound) => return Err(changed(())),
             Err(problem) => return Err(file_problem(&content.path, &problem)),
         };
-        if stamp != content.stamp {
-            return Err(changed(()));
-        }
         let mut bytes = vec![0; usize::try_from(expected.place().len()).unwrap_or(usize::MAX)];
         match read_at(&file, &mut bytes, expected.place().offset()) {
             Ok(()) => {}
@@ -300,7 +327,10 @@ impl Catalogue {
         match expected.verify(bytes.into()) {
             Ok(part) => Ok(part.into_bytes()),
             Err(_) => {
-                tracing::warn!(path = %content.path, %number, "a part changed under an unchanged time; preparing again");
+                // Under another stamp it is no surprise, and other parts, or all if it was only touched, may be as they were.
+                if stamp == content.stamp {
+                    tracing::warn!(path = %content.path, %number, "a part changed under an unchanged time");
+                }
                 Err(changed(()))
             }
         }

@@ -188,6 +188,26 @@ async fn a_file_that_changes_becomes_another_content() {
 }
 
 #[tokio::test]
+async fn a_touched_file_keeps_its_swarm() {
+    let content = bytes(200_000, 0);
+    let server = start(&[("a", &content)], config());
+    let id = server.manifest("a").await.content();
+    let (mut control, _welcome) = server.join(id, 1).await;
+    let file = std::fs::File::options().write(true).open(server.file("a")).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+    // Nobody has looked at the file's time yet; what is asked of the content is verified and served all the same.
+    let part = server.client.part(id, PartNumber::new(1), 65_536, None).await.unwrap();
+    assert_eq!(part, content[65_536..131_072]);
+    assert_eq!(server.fetch("a", None).await, content, "prepared again");
+    let stats = server.origin.stats(id).expect("still there");
+    assert_eq!(stats.direct_clients, 1, "the client was not sent away");
+    // A file that goes away ends it.
+    std::fs::remove_file(server.file("a")).unwrap();
+    assert!(server.client.manifest(&path("a")).await.is_err());
+    assert!(matches!(next(&mut control).await, ServerMessage::Bye(bye) if bye.code == ByeCode::UnknownContent));
+}
+
+#[tokio::test]
 async fn a_change_that_hides_is_found_by_the_hash() {
     let mut content = bytes(200_000, 0);
     let server = start(&[("a", &content)], config());
