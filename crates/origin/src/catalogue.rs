@@ -54,6 +54,10 @@ impl Content {
         &self.ids
     }
 
+    fn is_stale(&self) -> bool {
+        self.stale.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn part_count(&self) -> u32 {
         self.ids.layout().part_count()
     }
@@ -76,7 +80,7 @@ pub(crate) struct Catalogue {
 #[derive(Debug, Default)]
 struct Slots {
     by_path: BTreeMap<ContentPath, Slot>,
-    /// Several paths may hold the same bytes; the first serves.
+    /// Several paths may hold the same bytes; the first that has not changed serves.
     by_id: BTreeMap<ContentId, Vec<Arc<Content>>>,
 }
 
@@ -133,9 +137,12 @@ impl Catalogue {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The content with this id, if it is prepared.
+    /// The content with this id, if it is prepared; at a path whose file was not found changed, if there is one.
     pub(crate) fn content(&self, id: ContentId) -> Result<Arc<Content>, SiteError> {
-        self.slots().by_id.get(&id).and_then(|contents| contents.first()).cloned().ok_or(SiteError::NotFound)
+        let slots = self.slots();
+        let contents = slots.by_id.get(&id).ok_or(SiteError::NotFound)?;
+        let found = contents.iter().find(|content| !content.is_stale()).or_else(|| contents.first());
+        found.cloned().ok_or(SiteError::NotFound)
     }
 
     /// The content at a path, prepared now if it was not before or has changed; one preparation serves all who ask.
@@ -156,7 +163,7 @@ impl Catalogue {
         let mut outcome = {
             let mut slots = self.slots();
             match slots.by_path.get(path) {
-                Some(Slot::Ready(content)) if content.stamp == stamp && !content.stale.load(Ordering::Relaxed) => {
+                Some(Slot::Ready(content)) if content.stamp == stamp && !content.is_stale() => {
                     return Ok(Arc::clone(content));
                 }
                 Some(Slot::Preparing { stamp: started, outcome, .. }) if *started == stamp => outcome.clone(),
@@ -297,10 +304,18 @@ impl Catalogue {
         }
     }
 
-    /// Reads a part and verifies it.
-    pub(crate) async fn load(self: &Arc<Self>, content: Arc<Content>, number: PartNumber) -> Result<Bytes, SiteError> {
-        let catalogue = Arc::clone(self);
-        blocking(move || catalogue.load_now(&content, number)).await?
+    /// Reads a part and verifies it; [`SiteError::Changed`] when no path has its bytes any more.
+    pub(crate) async fn load(self: &Arc<Self>, id: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
+        loop {
+            let content = self.content(id)?;
+            let is_last = content.is_stale();
+            let catalogue = Arc::clone(self);
+            match blocking(move || catalogue.load_now(&content, number)).await? {
+                // It is stale now, so that the next one is another.
+                Err(SiteError::Changed) if !is_last => {}
+                loaded => return loaded,
+            }
+        }
     }
 
     fn load_now(&self, content: &Content, number: PartNumber) -> Result<Bytes, SiteError> {

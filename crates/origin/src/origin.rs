@@ -190,10 +190,11 @@ impl Drop for Inner {
 impl Store {
     /// A part, verified, from memory or from the disk.
     async fn part(&self, id: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
-        let content = self.catalogue.content(id)?;
+        // What is no longer served is not served from memory either.
+        self.catalogue.content(id)?;
         let load = async {
             let permit = self.loads.acquire().await;
-            let loaded = self.catalogue.load(content, number).await;
+            let loaded = self.catalogue.load(id, number).await;
             drop(permit);
             loaded
         };

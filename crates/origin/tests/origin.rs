@@ -239,6 +239,21 @@ async fn the_same_bytes_at_two_paths_are_one_content() {
 }
 
 #[tokio::test]
+async fn a_copy_serves_when_the_other_was_overwritten() {
+    let content = bytes(200_000, 0);
+    let server = start(&[("a", &content), ("b", &content)], config());
+    let id = server.manifest("a").await.content();
+    assert_eq!(server.manifest("b").await.content(), id);
+    // Nobody asks for these paths again, so only a read can find out.
+    std::fs::write(server.file("a"), bytes(200_000, 1)).unwrap();
+    let part = server.client.part(id, PartNumber::new(1), 65_536, None).await.unwrap();
+    assert_eq!(part, content[65_536..131_072]);
+    std::fs::remove_file(server.file("b")).unwrap();
+    let gone = server.client.part(id, PartNumber::new(0), 65_536, None).await;
+    assert!(matches!(gone, Err(FetchError::Status { status: 404 | 410, .. })), "{gone:?}");
+}
+
+#[tokio::test]
 async fn all_files_are_prepared_without_being_asked_for() {
     let content = bytes(70_000, 0);
     let server = start(&[("a", &content)], config());
