@@ -130,6 +130,12 @@ impl Report {
             DownloadEvent::ServerHashesBad => self.say("server-hashes-bad", json!({}), || {
                 "the server sent part ids that do not fit its manifest; they were thrown away".to_owned()
             }),
+            DownloadEvent::ClockDiffers { ours_secs, server_secs } => {
+                self.say("clock", json!({ "ours_seconds": ours_secs, "server_seconds": server_secs }), || {
+                    let (ours, server) = (utc(*ours_secs), utc(*server_secs));
+                    format!("this computer's clock says {ours}, the server's {server}: the server's is used")
+                })
+            }
             DownloadEvent::StoreFailed { reason } => self.say("store-failed", json!({ "why": reason }), || {
                 format!("paused: {reason}; make room, it is tried again every ten seconds")
             }),
@@ -236,6 +242,25 @@ fn to_people(line: &str) {
     eprintln!("{plain}");
 }
 
+/// Civil time as people write it, of seconds since 1970. A server may say any number.
+fn utc(secs: u64) -> String {
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let (mut days, second) = (secs / 86_400, secs % 86_400);
+    // The calendar repeats itself every 400 years, so the loop below is a short one.
+    let mut year = 1970 + 400 * (days / 146_097);
+    days %= 146_097;
+    while let Some(rest) = days.checked_sub(if leap(year) { 366 } else { 365 }) {
+        (days, year) = (rest, year + 1);
+    }
+    let mut month = 1;
+    for length in [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        let Some(rest) = days.checked_sub(length) else { break };
+        (days, month) = (rest, month + 1);
+    }
+    let (day, hour, minute) = (days + 1, second / 3_600, second / 60 % 60);
+    format!("{year}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
+}
+
 fn object(event: &str, fields: Value) -> Value {
     let mut object = Map::from_iter([("event".to_owned(), json!(event))]);
     if let Value::Object(fields) = fields {
@@ -285,5 +310,29 @@ fn source_in_words(source: Source) -> &'static str {
         Source::Peer => "from peers",
         Source::Store => "from the cache",
         _ => "from elsewhere",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn civil_times() {
+        // As `date -u -d @SECONDS +%FT%TZ` prints them.
+        for (secs, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_795_348_800, "2026-11-22T12:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (12_622_780_800, "2370-01-01T00:00:00Z"),
+            (67_767_976_233_446_399, "2147483647-12-30T23:59:59Z"),
+        ] {
+            assert_eq!(utc(secs), text, "{secs}");
+        }
+        assert!(utc(u64::MAX).ends_with('Z'));
     }
 }

@@ -71,6 +71,13 @@ pub enum DownloadEvent {
     },
     /// The server sent part ids that do not fit the manifest.
     ServerHashesBad,
+    /// This computer's clock differs from the server's by more than a minute; the server's is used to judge tickets.
+    ClockDiffers {
+        /// What this computer says, in seconds since 1970.
+        ours_secs: u64,
+        /// What the server says.
+        server_secs: u64,
+    },
     /// The cache cannot take more parts; it is tried again every ten seconds.
     StoreFailed {
         /// What the system said.

@@ -555,6 +555,7 @@ impl Driver {
             Event::AddressRefused { peer, refused } => DownloadEvent::AddressRefused { peer, refused },
             Event::ServerPartBad { number } => DownloadEvent::ServerPartBad { number },
             Event::ServerHashesBad => DownloadEvent::ServerHashesBad,
+            Event::ClockDiffers { ours_secs, server_secs } => DownloadEvent::ClockDiffers { ours_secs, server_secs },
             Event::ServerRefused { bye } => {
                 self.tell(DownloadEvent::ServerBye(bye.clone()));
                 return self.on_bye(bye);

@@ -42,6 +42,8 @@ struct Wanted {
     refuses: Option<ByeCode>,
     /// Parts are to be asked for later.
     waits: bool,
+    /// How many seconds its clock is ahead.
+    ahead_secs: u64,
     /// There is no file.
     removed: bool,
 }
@@ -56,6 +58,7 @@ impl Default for Wanted {
             swarm: false,
             refuses: None,
             waits: false,
+            ahead_secs: 0,
             removed: false,
         }
     }
@@ -121,6 +124,7 @@ impl Little {
             members.push(PeerCoordinates { peer: join.peer, address });
         }
         let secs = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let secs = secs + self.wanted.ahead_secs;
         let now = UnixTime::from_secs(secs);
         let ttl = Duration::from_secs(600);
         let ticket = Ticket::issue(&self.key, join.content, join.peer, now, ttl, Roles::LEECH);
@@ -484,6 +488,20 @@ async fn whoever_is_refused_comes_back_later_and_later() {
     }
     // About one second, two, four: the third is never as short as the first can be long.
     assert!(pauses[2] >= Duration::from_secs(2), "{pauses:?}");
+}
+
+#[tokio::test]
+async fn clocks_that_differ_are_told() {
+    let folder = TempDir::new().unwrap();
+    let peer = peer(folder.path()).await;
+    let server = Server::start(Wanted { ahead_secs: 7_200, ..Wanted::default() });
+    let mut download = peer.get(&server.url()).await.unwrap();
+    let clocks = event(&mut download, |event| match event {
+        DownloadEvent::ClockDiffers { ours_secs, server_secs } => Some((*ours_secs, *server_secs)),
+        _ => None,
+    });
+    let (ours, theirs) = clocks.await;
+    assert!((7_140..7_260).contains(&(theirs - ours)), "{ours} {theirs}");
 }
 
 #[tokio::test]
