@@ -31,6 +31,8 @@ pub(crate) struct Content {
     ids: PartIds,
     /// A read found other bytes than the hashes say.
     stale: AtomicBool,
+    /// A read found the file changed, and its path is looked at again.
+    rechecking: AtomicBool,
 }
 
 impl Content {
@@ -244,7 +246,16 @@ impl Catalogue {
             elapsed_ms = start.elapsed().as_millis(),
             "prepared"
         );
-        Ok(Content { path, file, stamp, media_type, signed, ids, stale: AtomicBool::new(false) })
+        Ok(Content {
+            path,
+            file,
+            stamp,
+            media_type,
+            signed,
+            ids,
+            stale: AtomicBool::default(),
+            rechecking: AtomicBool::default(),
+        })
     }
 
     fn sign(&self, path: &ContentPath, media_type: &str, prepared: &Prepared) -> Result<SignedManifest, ManifestError> {
@@ -318,11 +329,12 @@ impl Catalogue {
         }
     }
 
-    fn load_now(&self, content: &Content, number: PartNumber) -> Result<Bytes, SiteError> {
+    fn load_now(self: &Arc<Self>, content: &Arc<Content>, number: PartNumber) -> Result<Bytes, SiteError> {
         let no_such_part = || SiteError::NoSuchPart { part_count: content.part_count() };
         let expected = content.ids.expect(number).ok_or_else(no_such_part)?;
         let changed = |()| {
             content.stale.store(true, Ordering::Relaxed);
+            self.recheck(content);
             SiteError::Changed
         };
         let (file, stamp) = match self.folder.open_file(&content.file) {
@@ -330,6 +342,9 @@ impl Catalogue {
             Err(FileProblem::NotFound) => return Err(changed(())),
             Err(problem) => return Err(file_problem(&content.path, &problem)),
         };
+        if stamp != content.stamp {
+            self.recheck(content);
+        }
         let mut bytes = vec![0; usize::try_from(expected.place().len()).unwrap_or(usize::MAX)];
         match read_at(&file, &mut bytes, expected.place().offset()) {
             Ok(()) => {}
@@ -349,6 +364,21 @@ impl Catalogue {
                 Err(changed(()))
             }
         }
+    }
+
+    /// Looks at a content's path again: its clients must hear that it is gone even if nobody asks for the path.
+    fn recheck(self: &Arc<Self>, content: &Arc<Content>) {
+        if content.rechecking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (catalogue, content) = (Arc::clone(self), Arc::clone(content));
+        tokio::spawn(async move {
+            if let Err(SiteError::Preparing { retry_after }) = catalogue.resolve(&content.path).await {
+                // A file that is being written all the time is not hashed all the time.
+                tokio::time::sleep(retry_after).await;
+            }
+            content.rechecking.store(false, Ordering::Relaxed);
+        });
     }
 
     /// Prepares all files, one after the other.

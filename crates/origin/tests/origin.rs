@@ -208,6 +208,25 @@ async fn a_touched_file_keeps_its_swarm() {
 }
 
 #[tokio::test]
+async fn clients_hear_of_a_change_without_asking_for_the_path() {
+    let server = start(&[("a", &bytes(200_000, 0)), ("b", &bytes(200_000, 1))], config());
+    for (name, who) in [("a", 1), ("b", 2)] {
+        let id = server.manifest(name).await.content();
+        let (mut control, _welcome) = server.join(id, who).await;
+        if name == "a" {
+            std::fs::write(server.file(name), bytes(200_000, 2)).unwrap();
+        } else {
+            std::fs::remove_file(server.file(name)).unwrap();
+        }
+        let stale = server.client.part(id, PartNumber::new(1), 65_536, None).await;
+        assert!(matches!(stale, Err(FetchError::Status { status: 410, .. })), "{name}: {stale:?}");
+        let bye = next(&mut control).await;
+        assert!(matches!(&bye, ServerMessage::Bye(bye) if bye.code == ByeCode::UnknownContent), "{name}: {bye:?}");
+        assert!(server.origin.stats(id).is_none(), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn a_change_that_hides_is_found_by_the_hash() {
     let mut content = bytes(200_000, 0);
     let server = start(&[("a", &content)], config());
