@@ -41,7 +41,8 @@ pub(crate) struct Get {
     #[arg(long, value_name = "DIR", env = "HYBRID_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 
-    /// How long to go on serving others after the content is complete: 30s, 10m, 2h, or forever [default: not at all]
+    /// How long to go on serving others after the content is complete: 30s, 10m, 2h, or forever; Ctrl-C ends it earlier,
+    /// and exits with 0 since the file is written [default: not at all]
     #[arg(long, value_name = "DURATION")]
     pub(crate) stay: Option<Stay>,
 
