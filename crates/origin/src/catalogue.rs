@@ -74,6 +74,8 @@ pub(crate) struct Catalogue {
     contents_max: usize,
     wait: Duration,
     driver: Arc<Driver>,
+    /// The files are being prepared at the start: what is not known now may be known soon.
+    starting: AtomicBool,
     slots: Mutex<Slots>,
     small: Semaphore,
     large: Semaphore,
@@ -127,6 +129,7 @@ impl Catalogue {
             contents_max: config.coordinator.contents_max,
             wait: config.preparation_wait,
             driver,
+            starting: AtomicBool::new(config.prepare_at_start),
             slots: Mutex::default(),
             small: Semaphore::new(SMALL_AT_A_TIME),
             // A large file takes all processors; two at a time would only read from two places of the disk.
@@ -147,8 +150,18 @@ impl Catalogue {
         found.cloned().ok_or(SiteError::NotFound)
     }
 
+    /// Whether a content that is not prepared may be one of the files that are being prepared at the start.
+    pub(crate) fn may_come(&self, id: ContentId) -> bool {
+        // In this order: when the start is over, all that it found is in its place.
+        self.starting.load(Ordering::Acquire) && self.content(id).is_err()
+    }
+
     /// The content at a path, prepared now if it was not before or has changed; one preparation serves all who ask.
     pub(crate) async fn resolve(self: &Arc<Self>, path: &ContentPath) -> Result<Arc<Content>, SiteError> {
+        self.resolve_within(path, self.wait).await
+    }
+
+    async fn resolve_within(self: &Arc<Self>, path: &ContentPath, wait: Duration) -> Result<Arc<Content>, SiteError> {
         let found = blocking({
             let (catalogue, path) = (Arc::clone(self), path.clone());
             move || catalogue.folder.find(&path)
@@ -183,7 +196,7 @@ impl Catalogue {
                 }
             }
         };
-        let done = tokio::time::timeout(self.wait, outcome.wait_for(Option::is_some)).await;
+        let done = tokio::time::timeout(wait, outcome.wait_for(Option::is_some)).await;
         match done {
             Ok(Ok(outcome)) => outcome.clone().unwrap_or(Err(SiteError::Failed)),
             // The task is gone without a word: it panicked.
@@ -381,7 +394,7 @@ impl Catalogue {
         });
     }
 
-    /// Prepares all files, one after the other.
+    /// Prepares all files, one after the other; those that take long do not hold up the next.
     pub(crate) async fn prepare_all(self: Arc<Self>) {
         let (tell, mut found) = tokio::sync::mpsc::channel(64);
         let walk = blocking({
@@ -389,16 +402,30 @@ impl Catalogue {
             move || folder.walk(|path| tell.blocking_send(path).is_ok())
         });
         let prepare = async {
+            // No more than the catalogue has room for: without a place there is no preparation to wait for.
+            let mut late = Vec::new();
             while let Some(path) = found.recv().await {
-                if let Err(error) = self.resolve(&path).await {
-                    tracing::debug!(%path, %error, "not prepared at the start");
+                match self.resolve(&path).await {
+                    Err(SiteError::Preparing { .. }) => late.push(path),
+                    prepared => tell_unprepared(&path, prepared),
                 }
+            }
+            for path in late {
+                let prepared = self.resolve_within(&path, Duration::MAX).await;
+                tell_unprepared(&path, prepared);
             }
         };
         let (walked, ()) = tokio::join!(walk, prepare);
+        self.starting.store(false, Ordering::Release);
         if walked.is_ok() {
             tracing::info!(contents = self.slots().by_path.len(), "all files are prepared");
         }
+    }
+}
+
+fn tell_unprepared(path: &ContentPath, prepared: Result<Arc<Content>, SiteError>) {
+    if let Err(error) = prepared {
+        tracing::debug!(%path, %error, "not prepared at the start");
     }
 }
 
@@ -421,4 +448,12 @@ fn file_problem(path: &ContentPath, problem: &FileProblem) -> SiteError {
 /// Runs what blocks where it holds up nobody; a panic there is [`SiteError::Failed`] here.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SiteError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| SiteError::Failed)
+}
+
+#[cfg(test)]
+impl Catalogue {
+    /// Holds up all preparations of small files until it is dropped.
+    pub(crate) fn hold(&self) -> tokio::sync::SemaphorePermit<'_> {
+        self.small.try_acquire_many(u32::try_from(SMALL_AT_A_TIME).unwrap()).unwrap()
+    }
 }

@@ -348,6 +348,9 @@ impl Origin {
         let Some(ClientMessage::Join(join)) = first.transpose().map_err(farewell)? else {
             return Err(Bye { code: ByeCode::Protocol, reason: "the first message is not a join".to_owned() });
         };
+        if self.inner.store.catalogue.may_come(join.content) {
+            return Err(Bye { code: ByeCode::Busy, reason: "the contents are still being prepared".to_owned() });
+        }
         let session = random().map(SessionToken::from_bytes);
         let session =
             session.map_err(|_| Bye { code: ByeCode::Busy, reason: "the server has no randomness".to_owned() })?;
@@ -377,4 +380,77 @@ fn random<const N: usize>() -> Result<[u8; N], StateError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| StateError::Random)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hybrid_server_transport::client::{ClientConfig, ServerClient, TlsTrust};
+    use hybrid_wire::control::{Join, Want};
+    use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, UploadContract};
+
+    fn join(content: ContentId) -> ClientMessage {
+        ClientMessage::Join(Join {
+            version: PROTOCOL_VERSION,
+            program: "test".to_owned(),
+            content,
+            peer: PeerId::from_bytes([1; 32]),
+            quic_port: None,
+            has: PartRanges::empty(),
+            want: Want::Whole,
+            contract: UploadContract::default(),
+        })
+    }
+
+    async fn answer(client: &ServerClient, content: ContentId) -> ServerMessage {
+        let mut control = client.control().await.unwrap();
+        assert!(control.send(&join(content)).unwrap().await);
+        timeout(Duration::from_secs(20), control.recv()).await.unwrap().unwrap().unwrap()
+    }
+
+    // One thread: nothing is prepared before the preparations are held.
+    #[tokio::test]
+    async fn while_files_are_prepared_no_content_is_unknown() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        std::fs::write(&file, b"some bytes").unwrap();
+        let id = prepare_id(&file);
+        let origin = Origin::open(folder.path(), Identity::ephemeral().unwrap(), Config::default()).unwrap();
+        let catalogue = Arc::clone(&origin.inner.store.catalogue);
+        let held = catalogue.hold();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let serving = origin.clone();
+        tokio::spawn(
+            async move { serving.serve(vec![listener], ServerConfig::default(), std::future::pending()).await },
+        );
+        let client = ServerClient::new(url, &TlsTrust::Platform, ClientConfig::default()).unwrap();
+        for content in [id, ContentId::from_bytes([1; 32])] {
+            let busy = answer(&client, content).await;
+            assert!(matches!(&busy, ServerMessage::Bye(bye) if bye.code == ByeCode::Busy), "{busy:?}");
+        }
+        drop(held);
+        assert_eq!(origin.prepare(&ContentPath::from_url("a").unwrap()).await.unwrap(), id);
+        let welcome = answer(&client, id).await;
+        assert!(matches!(welcome, ServerMessage::Welcome(_)), "{welcome:?}");
+        // Touched, and held up again: the content is there all the time.
+        let held = catalogue.hold();
+        let open = std::fs::File::options().write(true).open(&file).unwrap();
+        open.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+        let path = ContentPath::from_url("a").unwrap();
+        let again = tokio::spawn({
+            let origin = origin.clone();
+            async move { origin.prepare(&path).await }
+        });
+        let part = client.part(id, PartNumber::new(0), 10, None).await.unwrap();
+        assert_eq!(part, b"some bytes"[..]);
+        assert!(origin.stats(id).is_some());
+        drop(held);
+        assert_eq!(again.await.unwrap().unwrap(), id);
+    }
+
+    fn prepare_id(file: &Path) -> ContentId {
+        let prepared = crate::prepare_file(&std::fs::File::open(file).unwrap()).unwrap();
+        ContentId::from_bytes(*prepared.segment_hashes()[0].as_bytes())
+    }
 }

@@ -349,6 +349,7 @@ async fn figure_2_over_sockets() {
 async fn joins_that_come_to_nothing() {
     let mut config = config();
     config.join_limit = Duration::from_millis(300);
+    config.prepare_at_start = false;
     let server = start(&[("a", b"x")], config);
     let mut silent = server.client.control().await.unwrap();
     assert!(matches!(next(&mut silent).await, ServerMessage::Bye(bye) if bye.code == ByeCode::Protocol));
