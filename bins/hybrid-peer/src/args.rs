@@ -43,11 +43,11 @@ pub(crate) struct Get {
 
     /// How long to go on serving others after the content is complete: 30s, 10m, 2h, or forever; Ctrl-C ends it earlier,
     /// and exits with 0 since the file is written [default: not at all]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_negative_numbers = true)]
     pub(crate) stay: Option<Stay>,
 
     /// How fast others are served at most: 20M (bits per second), 2.5MB/s [default: no limit]
-    #[arg(long, value_name = "RATE", conflicts_with = "no_upload")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true, conflicts_with = "no_upload")]
     pub(crate) upload_limit: Option<BytesPerSecond>,
 
     /// Serve nobody
@@ -59,7 +59,7 @@ pub(crate) struct Get {
     pub(crate) allow_peers: Vec<Prefix>,
 
     /// The UDP address on which peers are taken [default: any port of all addresses]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: Option<SocketAddr>,
 
     /// Print events as JSON, one object a line
@@ -108,6 +108,11 @@ impl FromStr for Stay {
     fn from_str(text: &str) -> Result<Self, ParseDurationError> {
         if text == "forever" { Ok(Self::Forever) } else { parse_duration(text).map(Self::For) }
     }
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    // The parser has shown the text already.
+    text.parse().map_err(|_| "write an address with a port, such as 0.0.0.0:4000 or [::]:4000".to_owned())
 }
 
 #[cfg(test)]

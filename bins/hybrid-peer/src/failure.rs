@@ -115,11 +115,21 @@ pub(crate) fn from_clap(error: &clap::Error) -> ExitCode {
 }
 
 /// The parser's words in our form: its first paragraph, and its tips as the hint.
+///
+/// Its tip to pass an unknown flag as a value helps nobody here.
 fn usage_of(rendered: &str) -> Failure {
     let paragraph = rendered.split("\n\n").next().unwrap_or_default();
     let message: Vec<&str> = paragraph.trim_start_matches("error: ").split_whitespace().collect();
-    let tips: Vec<&str> = rendered.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
-    let hint = if tips.is_empty() { "hybrid-peer --help shows what there is".to_owned() } else { tips.join("; ") };
+    let tips: Vec<&str> = rendered
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("tip: "))
+        .filter(|tip| !tip.starts_with("to pass"))
+        .collect();
+    let hint = if tips.is_empty() {
+        "hybrid-peer --help and hybrid-peer get --help show what there is".to_owned()
+    } else {
+        tips.join("; ")
+    };
     Failure::usage(message.join(" ")).hint(hint)
 }
 
