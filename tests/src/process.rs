@@ -176,7 +176,8 @@ impl PeerProcess {
     /// When a line of the program's output is no JSON object with an `event`.
     pub fn events(&self) -> Vec<Value> {
         let parse = |line: &String| -> Value {
-            let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("'{line}' is no JSON: {error}"));
+            let value: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("'{line}' is no JSON: {error}"));
             assert!(value["event"].is_string(), "'{line}' has no event");
             value
         };

@@ -175,9 +175,15 @@ fn the_swarm_finishes_when_the_server_dies() {
     // Slow enough to be under way when the server goes.
     let mut seeding = Vec::new();
     for index in 0..3 {
-        let mut peer =
-            PeerProcess::start(&format!("late{index}"), &url, folder.path(), &["--stay", "forever", "--upload-limit", "40M"]);
-        peer.wait_until("a part from a peer", |event| event["event"] == "progress" && event["bytes"]["peer"].as_u64() > Some(0));
+        let mut peer = PeerProcess::start(
+            &format!("late{index}"),
+            &url,
+            folder.path(),
+            &["--stay", "forever", "--upload-limit", "40M"],
+        );
+        peer.wait_until("a part from a peer", |event| {
+            event["event"] == "progress" && event["bytes"]["peer"].as_u64() > Some(0)
+        });
         seeding.push(peer);
     }
     server.kill();

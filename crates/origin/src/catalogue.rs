@@ -18,7 +18,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 use tokio::sync::{Semaphore, watch};
+
+/// How long clients go on with expired tickets while the server is away. A day: an outage that lasts longer is no outage.
+/// The price is that a peer which the server would have stopped may stay for that time; it can waste bytes, never spoil any.
+const GRACE: Duration = Duration::from_secs(86_400);
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A file that is prepared.
 #[derive(Debug)]
@@ -278,6 +288,10 @@ impl Catalogue {
         let mut spec = ManifestSpec::new(name.or(hash).unwrap_or_default());
         spec.media_type = media_type.to_owned();
         spec.inline_hashes_below = self.inline_hashes_below;
+        // A file that replaces another one needs a later epoch, or clients that know the old one would take it for a forgery.
+        // The time of preparation grows where a file's own time may go back: an old version may be put back on purpose.
+        spec.epoch = unix_millis();
+        spec.grace = GRACE;
         let manifest = Manifest::new(spec, prepared, server_key(&self.key))?;
         SignedManifest::sign(manifest, &self.key)
     }
