@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{BUSY_SESSION, DEADLINE, GOOD_SESSION, Server, TestSite, id};
+use common::{BUSY_SESSION, DEADLINE, GOOD_SESSION, Server, TestSite, UNWELCOME_LEVEL, id};
 use hybrid_manifest::{ContentId, PartNumber, PartRange};
 use hybrid_server_transport::client::{Blame, ClientConfig, FetchError, ServerClient, TlsTrust};
 use hybrid_server_transport::{ChannelError, ContentPath, Fingerprint, ServerConfig, ServiceLimits, TlsIdentity};
@@ -211,6 +211,20 @@ async fn a_control_channel_there_and_back() {
         assert!(timeout(DEADLINE, control.recv()).await.unwrap().is_none());
         // The channel is gone on the server too: the end does not wait for it.
         server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_good_bye_comes_though_the_client_talks_on() {
+    let server = Server::start_with(site(), ServerConfig::default(), ServiceLimits::default());
+    for _ in 0..10 {
+        let mut control = client(&server).control().await.unwrap();
+        for _ in 0..200 {
+            let report = Report { level: UNWELCOME_LEVEL, ..Report::default() };
+            drop(control.send(&ClientMessage::Report(report)));
+        }
+        let bye = timeout(DEADLINE, control.recv()).await.unwrap().unwrap().unwrap();
+        assert!(matches!(&bye, ServerMessage::Bye(bye) if bye.code == ByeCode::TooFast), "{bye:?}");
     }
 }
 

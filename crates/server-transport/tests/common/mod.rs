@@ -49,6 +49,7 @@ pub struct TestSite {
 }
 
 pub const FLOOD_LEVEL: u32 = 999;
+pub const UNWELCOME_LEVEL: u32 = 998;
 
 impl TestSite {
     pub fn with(contents: &[(&str, usize)]) -> Self {
@@ -148,6 +149,10 @@ impl Site for TestSite {
                     assert!(matches!(sender.send(&push), Err(SendError::Full)));
                     self.floods.fetch_add(1, Ordering::Relaxed);
                     sender.cut();
+                }
+                ClientMessage::Report(report) if report.level == UNWELCOME_LEVEL => {
+                    sender.close(Bye { code: ByeCode::TooFast, reason: String::new() });
+                    return;
                 }
                 ClientMessage::Report(_) => {}
                 ClientMessage::Bye(_) => {
