@@ -14,7 +14,7 @@ use hybrid_server_transport::{
     ChannelError, ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartHead, PartVerdict, Site,
     SiteError, serve,
 };
-use hybrid_units::{Duration, UnixTime};
+use hybrid_units::{BytesPerSecond, Duration, TokenBucket, UnixTime};
 use hybrid_wire::SessionToken;
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage, PartPush, ServerMessage};
 use std::fmt;
@@ -29,6 +29,12 @@ use tokio::time::timeout;
 
 /// How often the server's own load is told to the coordinator.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Reports that a client may send: each is worked on under the lock that all clients share.
+/// A client of ours reports every 50 ms at most, whatever it was told to do, and every 250 ms in a young swarm.
+const REPORTS_PER_SECOND: u64 = 20;
+/// Reports that may come at once: ten seconds' worth in a young swarm, which a stalled connection lets go together.
+const REPORTS_AT_ONCE: u64 = 40;
 
 /// A content server over a folder. Clones are the same server; its tasks end with the last of them.
 #[derive(Clone)]
@@ -355,8 +361,12 @@ impl Origin {
         let session =
             session.map_err(|_| Bye { code: ByeCode::Busy, reason: "the server has no randomness".to_owned() })?;
         driver.input(Input::Join { client, observed: socket.client().ip(), session, join });
+        let (clock, mut reports) = (Clock::start(), report_bucket());
         while let Some(message) = socket.recv().await.transpose().map_err(farewell)? {
             match message {
+                ClientMessage::Report(_) if !reports.take(clock.now(), 1) => {
+                    return Err(Bye { code: ByeCode::TooFast, reason: "too many reports".to_owned() });
+                }
                 ClientMessage::Report(report) => driver.input(Input::Report { client, report }),
                 ClientMessage::Bye(_) => return Ok(()),
                 ClientMessage::Join(_) => {
@@ -366,6 +376,11 @@ impl Origin {
         }
         Ok(())
     }
+}
+
+/// Counts a report as a byte.
+fn report_bucket() -> TokenBucket {
+    TokenBucket::new(BytesPerSecond::new(REPORTS_PER_SECOND), REPORTS_AT_ONCE)
 }
 
 fn farewell(error: ChannelError) -> Bye {
@@ -386,6 +401,7 @@ fn random<const N: usize>() -> Result<[u8; N], StateError> {
 mod tests {
     use super::*;
     use hybrid_server_transport::client::{ClientConfig, ServerClient, TlsTrust};
+    use hybrid_units::Instant;
     use hybrid_wire::control::{Join, Want};
     use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, UploadContract};
 
@@ -447,6 +463,35 @@ mod tests {
         assert!(origin.stats(id).is_some());
         drop(held);
         assert_eq!(again.await.unwrap().unwrap(), id);
+    }
+
+    /// The first report that is too many, when one comes every so often after so many at once.
+    fn first_refused(at_once: u64, interval: Duration) -> Option<u64> {
+        let (mut reports, mut now) = (report_bucket(), Instant::ZERO);
+        (0..10_000).find(|number| {
+            if *number >= at_once {
+                now += interval;
+            }
+            !reports.take(now, 1)
+        })
+    }
+
+    #[test]
+    fn reports_are_limited_and_a_usual_rhythm_is_not() {
+        let ms = Duration::from_millis;
+        for (at_once, interval, refused) in [
+            (1, ms(250), None),
+            (1, ms(50), None),
+            // After a stall, and every part that is bad hurries one.
+            (40, ms(250), None),
+            (20, ms(100), None),
+            (10_000, ms(0), Some(40)),
+            (40, ms(49), Some(40)),
+            // Two thirds of a report are earned for each: the 39 that are saved last for 39 / (1 - 0.66) more.
+            (1, ms(33), Some(115)),
+        ] {
+            assert_eq!(first_refused(at_once, interval), refused, "{at_once} at once, then every {interval:?}");
+        }
     }
 
     fn prepare_id(file: &Path) -> ContentId {

@@ -209,7 +209,10 @@ async fn a_touched_file_keeps_its_swarm() {
 
 #[tokio::test]
 async fn clients_hear_of_a_change_without_asking_for_the_path() {
-    let server = start(&[("a", &bytes(200_000, 0)), ("b", &bytes(200_000, 1))], config());
+    let mut config = config();
+    // Nothing but the read below finds the change.
+    config.prepare_at_start = false;
+    let server = start(&[("a", &bytes(200_000, 0)), ("b", &bytes(200_000, 1))], config);
     for (name, who) in [("a", 1), ("b", 2)] {
         let id = server.manifest(name).await.content();
         let (mut control, _welcome) = server.join(id, who).await;
@@ -369,6 +372,36 @@ async fn joins_that_come_to_nothing() {
     };
     assert!(lost.send(&ClientMessage::Join(join)).unwrap().await);
     assert!(matches!(next(&mut lost).await, ServerMessage::Bye(bye) if bye.code == ByeCode::UnknownContent));
+}
+
+#[tokio::test]
+async fn a_flood_of_reports_is_cut() {
+    let server = start(&[("a", &bytes(200_000, 0))], config());
+    let id = server.manifest("a").await.content();
+    let (mut control, _welcome) = server.join(id, 1).await;
+    let (usual, _welcome) = server.join(id, 2).await;
+    let report = |parts: u32| {
+        let gained = PartRanges::from_ascending((0..parts).map(PartNumber::new));
+        ClientMessage::Report(Report { level: parts, gained, ..Report::default() })
+    };
+    for _ in 0..200 {
+        // The channel may end before all are sent.
+        drop(control.send(&report(0)));
+    }
+    let bye = loop {
+        match next(&mut control).await {
+            ServerMessage::Bye(bye) => break bye,
+            _ => continue,
+        }
+    };
+    assert_eq!(bye.code, ByeCode::TooFast, "{bye:?}");
+    until("its end", async || server.origin.stats(id).filter(|stats| stats.direct_clients == 1)).await;
+    // As many as a stalled connection lets go together do no harm.
+    for _ in 0..39 {
+        assert!(usual.send(&report(0)).unwrap().await);
+    }
+    assert!(usual.send(&report(4)).unwrap().await);
+    until("the last report", async || server.origin.stats(id).filter(|stats| stats.complete_clients == 1)).await;
 }
 
 #[tokio::test]
