@@ -71,7 +71,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     };
     let summary = origin.serve(listeners, config, shutdown).await;
     let summary = summary.map_err(|error| Failure::network(error.to_string()))?;
-    tracing::info!(connections = summary.connections, refused = summary.refused, cut = summary.cut, "stopped");
+    tracing::info!(
+        connections = summary.connections,
+        refused = summary.refused,
+        cut = summary.cut,
+        sent_bytes = origin.sent_bytes(),
+        "stopped"
+    );
     Ok(())
 }
 

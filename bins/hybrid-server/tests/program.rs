@@ -103,6 +103,9 @@ fn serves_a_folder_until_it_is_told_to_stop() {
         assert!(get(&server.address, "/a.txt").ends_with("\r\n\r\nhello"));
         server.signal(signal);
         assert_eq!(server.ends(), 0, "{signal}");
+        let mut log = String::new();
+        server.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert!(log.lines().any(|line| line.contains("stopped") && line.contains("sent_bytes=5")), "{log}");
     }
 }
 
