@@ -344,13 +344,13 @@ impl Catalogue {
 
     /// Reads a part and verifies it; [`SiteError::Changed`] when no path has its bytes any more.
     pub(crate) async fn load(self: &Arc<Self>, id: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
+        let mut content = self.content(id)?;
         loop {
-            let content = self.content(id)?;
             let is_last = content.is_stale();
             let catalogue = Arc::clone(self);
             match blocking(move || catalogue.load_now(&content, number)).await? {
-                // It is stale now, so that the next one is another.
-                Err(SiteError::Changed) if !is_last => {}
+                // It is stale now, so that the next one is another; or it is out of the tables already, as the last one.
+                Err(SiteError::Changed) if !is_last => content = self.content(id).map_err(|_| SiteError::Changed)?,
                 loaded => return loaded,
             }
         }
