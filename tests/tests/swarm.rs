@@ -34,7 +34,10 @@ fn finish(peers: &mut [PeerProcess], bytes: &[u8]) -> Vec<Value> {
     }
     let summary = |peer: &mut PeerProcess| {
         peer.interrupt();
-        peer.wait_for("summary")
+        let summary = peer.wait_for("summary");
+        // All that was asked is done, so an interruption is the ordinary way to end a stay.
+        assert!(peer.wait_for_end().success(), "{}", peer.said());
+        summary
     };
     peers.iter_mut().map(summary).collect()
 }

@@ -29,7 +29,7 @@ const DIRECT: usize = 2;
 /// Peers in all.
 const PEERS: usize = 12;
 
-/// The server's uplink. With [`PEER_UPLINK`] small enough that two cores are not the limit, large enough not to bore.
+/// The server's uplink. With [`PEER_UPLINK_BYTES`] small enough that two cores are not the limit, large enough not to bore.
 const SERVER_UPLINK_BYTES: u64 = 20_000_000;
 
 /// Each peer's uplink.

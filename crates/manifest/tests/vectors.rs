@@ -1,6 +1,6 @@
 //! The vectors of `docs/spec/vectors/manifest.txt`, to the byte, in both directions.
 
-#[path = "../examples/vectors/make.rs"]
+#[path = "../examples/manifest-vectors/make.rs"]
 mod make;
 
 use hybrid_manifest::{HashProof, PartIds, SignedManifest, Trust, server_key};
@@ -21,7 +21,7 @@ fn values() -> BTreeMap<&'static str, Vec<u8>> {
 #[test]
 fn the_program_writes_what_the_file_has() {
     for (ours, file) in make::vectors().lines().zip(FILE.lines()) {
-        assert_eq!(ours, file, "the format changed: see examples/vectors/main.rs");
+        assert_eq!(ours, file, "the format changed: see examples/manifest-vectors/main.rs");
     }
     assert_eq!(make::vectors(), FILE);
 }

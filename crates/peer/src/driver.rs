@@ -571,6 +571,8 @@ impl Driver {
             ByeCode::Version => self.fail(DownloadError::Refused(bye)),
             // It may have started again a moment ago, and knows its contents only as they are asked for.
             ByeCode::UnknownContent => self.ask_again(),
+            // It may still be preparing its contents: the one that is asked for comes first.
+            ByeCode::Busy if self.session.progress().mode.is_none() => self.ask_again(),
             // The control channel comes back by itself, later and later.
             _ => {}
         }

@@ -305,7 +305,7 @@ fn hex(bytes: &[u8]) -> String {
 /// The text of `docs/spec/vectors/wire.txt`.
 pub(crate) fn vectors() -> String {
     let mut text = String::from(
-        "# Test vectors of docs/spec/wire.md. `cargo run -p hybrid-wire --example vectors` writes this file.\n\
+        "# Test vectors of docs/spec/wire.md. `cargo run -p hybrid-wire --example wire-vectors` writes this file.\n\
          # What the messages say is in crates/wire/tests/samples/mod.rs.\n\
          #\n\
          # message CHANNEL NAME HEX        a frame, and what follows it in one WebSocket message\n\

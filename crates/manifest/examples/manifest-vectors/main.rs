@@ -1,7 +1,7 @@
 //! Writes the test vectors of `docs/spec/manifest.md` to standard output:
 //!
 //! ```text
-//! cargo run -p hybrid-manifest --example vectors > docs/spec/vectors/manifest.txt
+//! cargo run -p hybrid-manifest --example manifest-vectors > docs/spec/vectors/manifest.txt
 //! ```
 //!
 //! They change only when the format does, and then its version must.

@@ -72,7 +72,7 @@ fn hex(bytes: &[u8]) -> String {
 pub(crate) fn vectors() -> String {
     let mut out = String::from(
         "# Test vectors of docs/spec/manifest.md. Every content is the bytes 0, 1, ... 250, repeated; parts are 16 KiB.\n\
-         # Made by: cargo run -p hybrid-manifest --example vectors > docs/spec/vectors/manifest.txt\n",
+         # Made by: cargo run -p hybrid-manifest --example manifest-vectors > docs/spec/vectors/manifest.txt\n",
     );
     let mut line = |name: &str, value: &str| {
         writeln!(out, "{name} = {value}").expect("a String takes everything");
