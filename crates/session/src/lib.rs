@@ -17,16 +17,21 @@
 //!
 //! `crates/coordinator/tests/pair.rs` drives this crate and the coordinator against each other on a virtual clock.
 
+mod arrivals;
 mod config;
 mod connection;
 mod fetches;
 mod fetching;
 mod hashes;
 mod io;
+mod membership;
+mod part_ids;
 mod peers;
 mod progress;
 mod reporting;
+mod serving;
 mod session;
+mod swarming;
 mod uploads;
 
 pub use config::Config;

@@ -1,0 +1,72 @@
+//! Serving peers: which requests are answered, and in which order.
+
+use crate::uploads::Admission;
+use crate::{ConnectionId, Output, Session};
+use hybrid_manifest::PartNumber;
+use hybrid_units::{ByteCount, Instant};
+use hybrid_wire::peer::{PartReply, PeerMessage};
+
+/// Neighbours that hear that this client has nothing to send. Four are enough to be heard and too few for a storm.
+const IDLE_NOTICES: usize = 4;
+
+impl Session {
+    pub(crate) fn on_request(&mut self, connection: ConnectionId, number: PartNumber) {
+        if !self.connections.contains_key(&connection) {
+            return;
+        }
+        let reply = if !self.config.upload || !self.fetches.held().contains(number) {
+            PartReply::Gone
+        } else {
+            match self.uploads.admit(connection, number, self.part_bytes) {
+                Admission::Queued => return,
+                Admission::Busy { retry_in } => PartReply::Busy {
+                    retry_in_ms: u32::try_from(retry_in.as_millis()).unwrap_or(u32::MAX),
+                    queue: self.uploads.queue(),
+                },
+            }
+        };
+        self.out.push_back(Output::RefuseRequest { connection, number, reply });
+    }
+
+    pub(crate) fn serve(&mut self, now: Instant) {
+        if self.stopped {
+            return;
+        }
+        let slots = usize::from(self.limits.uploads_max.max(1));
+        let connections = &self.connections;
+        let held = |id: ConnectionId| connections.get(&id).map_or(u32::MAX, |connection| connection.has.len());
+        while let Some((connection, number, pace)) = self.uploads.next(now, slots, held) {
+            let queue = self.uploads.queue();
+            self.out.push_back(Output::ServePart { connection, number, queue, pace });
+        }
+    }
+
+    pub(crate) fn on_served(&mut self, connection: ConnectionId, number: PartNumber, sent_bytes: u64) {
+        self.uploads.ended(connection, number);
+        self.progress.sent += ByteCount::new(sent_bytes);
+        self.reporting.sent(sent_bytes);
+        if let Some(connection) = self.connections.get_mut(&connection)
+            && self.manifest.layout().part(number).is_some_and(|place| u64::from(place.len()) == sent_bytes)
+        {
+            connection.has.insert(number);
+        }
+        if self.uploads.is_idle() {
+            self.call_for_work();
+        }
+    }
+
+    /// Nothing waits here: tells the neighbours that lack most, so that they move requests from longer queues.
+    pub(crate) fn call_for_work(&mut self) {
+        let held = self.fetches.held();
+        let mut lacking: Vec<(u32, ConnectionId)> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| held.is_useful_to(&connection.has))
+            .map(|(id, connection)| (connection.has.len(), *id))
+            .collect();
+        lacking.sort_unstable();
+        for (_, connection) in lacking.into_iter().take(IDLE_NOTICES) {
+            self.out.push_back(Output::SendPeer { connection, message: PeerMessage::Idle });
+        }
+    }
+}
