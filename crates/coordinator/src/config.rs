@@ -23,8 +23,9 @@ pub struct Config {
     pub uniform_share_percent: usize,
     /// Connections that a client may have with peers. Default 40: twice the list, so that newcomers can always dial in.
     pub peer_connections_max: u16,
-    /// Parts that a client may send at one time. Default 1: a whole uplink on one part makes it a source soonest; in our
-    /// simulations four at a time doubled the start-up and created the tail of slow senders.
+    /// Parts that a client may send at one time. Default 2: few make a receiver a source soonest (four at a time doubled the
+    /// start-up in our simulations), and the second keeps the uplink busy while the first waits for its acknowledgement
+    /// (`docs/decisions/uploads.md` has the figures).
     pub uploads_max: u8,
     /// Parts pushed to a newcomer of the swarm with its welcome. Default 1 (R6).
     pub starter_parts: u16,
@@ -68,7 +69,7 @@ impl Default for Config {
             peers_per_list: 20,
             uniform_share_percent: 60,
             peer_connections_max: 40,
-            uploads_max: 1,
+            uploads_max: 2,
             starter_parts: 1,
             pushes_in_flight_max: 4,
             pushes_per_client_max: 2,

@@ -32,7 +32,9 @@ impl Session {
         if self.stopped {
             return;
         }
-        let slots = usize::from(self.limits.uploads_max.max(1));
+        // A pace of our own holds for one upload: divided among several, an idle one's share would be lost.
+        let paced = self.config.upload_limit.is_some();
+        let slots = if paced { 1 } else { usize::from(self.limits.uploads_max.max(1)) };
         let connections = &self.connections;
         let held = |id: ConnectionId| connections.get(&id).map_or(u32::MAX, |connection| connection.has.len());
         while let Some((connection, number, pace)) = self.uploads.next(now, slots, held) {
