@@ -107,7 +107,7 @@ impl Report {
             DownloadEvent::AddressRefused { peer, refused } => {
                 let fields = json!({ "peer": peer.to_string(), "why": refused.to_string() });
                 self.say("address-refused", fields, || {
-                    format!("peer {peer} is not dialled: {refused}; --allow-peers admits private networks")
+                    format!("peer {peer}: {refused}")
                 })
             }
             DownloadEvent::ServerAway { reason, retry_in } => {

@@ -20,6 +20,8 @@ pub(crate) struct KnownPeers {
     known: BTreeMap<PeerId, Known>,
     dialling: BTreeMap<PeerId, Instant>,
     banned: VecDeque<PeerId>,
+    /// Peers of which it was told that their addresses are refused; the oldest are forgotten first.
+    refused: VecDeque<PeerId>,
     known_max: usize,
     banned_max: usize,
     redial_after: Duration,
@@ -31,6 +33,7 @@ impl KnownPeers {
             known: BTreeMap::new(),
             dialling: BTreeMap::new(),
             banned: VecDeque::new(),
+            refused: VecDeque::new(),
             known_max: config.known_peers_max,
             banned_max: config.banned_max,
             redial_after: config.redial_after,
@@ -50,6 +53,18 @@ impl KnownPeers {
             }
             self.banned.push_back(peer);
         }
+    }
+
+    /// A peer's address is not dialled; says whether that is news. The server names the same peers again and again.
+    pub(crate) fn refuse(&mut self, peer: PeerId) -> bool {
+        if self.refused.contains(&peer) {
+            return false;
+        }
+        if self.refused.len() >= self.known_max {
+            self.refused.pop_front();
+        }
+        self.refused.push_back(peer);
+        true
     }
 
     /// The server named a peer. A new address replaces the old one.

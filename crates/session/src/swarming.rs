@@ -33,10 +33,11 @@ impl Session {
             }
             match dialable(coordinates.address, &self.config.addresses) {
                 Ok(()) => self.known.learn(coordinates),
-                Err(refused) => {
+                Err(refused) if self.known.refuse(coordinates.peer) => {
                     let event = Event::AddressRefused { peer: coordinates.peer, refused };
                     self.out.push_back(Output::Event(event));
                 }
+                Err(_) => {}
             }
         }
     }

@@ -284,3 +284,14 @@ fn who_reaches_no_peer_asks_the_server_all_the_time() {
         story.tell(Input::PartVerified { source: PartSource::Server, part: verified(outputs) });
     }
 }
+
+#[test]
+fn an_address_that_is_refused_is_told_once() {
+    let mut story = Story::new(true);
+    let told = |outputs: &[Output]| {
+        outputs.iter().filter(|output| matches!(output, Output::Event(Event::AddressRefused { .. }))).count()
+    };
+    // Peers of odd numbers live on loopback, which is not admitted here.
+    assert_eq!(told(&story.welcome(Mode::PeerToPeer, &[1, 2, 3])), 2);
+    assert_eq!(told(&story.welcome(Mode::PeerToPeer, &[1, 2, 3, 5])), 1);
+}
