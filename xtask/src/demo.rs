@@ -222,7 +222,8 @@ async fn start_server(programs: &Path, work: &Path, served: &Path) -> anyhow::Re
 /// Asks a program to end, as Ctrl-C does.
 async fn interrupt(child: &Child) -> anyhow::Result<()> {
     if let Some(id) = child.id() {
-        Command::new("kill").args(["-INT", &id.to_string()]).status().await.context("cannot run kill")?;
+        // The shell's own kill: the program of that name is not on every machine.
+        Command::new("sh").args(["-c", &format!("kill -INT {id}")]).status().await.context("cannot run sh")?;
     }
     Ok(())
 }
