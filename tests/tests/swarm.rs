@@ -29,6 +29,8 @@ fn start_peers(url: &str, folder: &Path, count: usize) -> Vec<PeerProcess> {
 fn finish(peers: &mut [PeerProcess], bytes: &[u8]) -> Vec<Value> {
     for peer in peers.iter_mut() {
         peer.wait_for("complete");
+        // An empty file is complete before its client has joined.
+        peer.wait_for("mode");
         let written = std::fs::read(peer.output()).expect("the file that the peer wrote");
         assert!(written == bytes, "{} bytes that differ from the source; {}", written.len(), peer.said());
     }
