@@ -106,9 +106,7 @@ impl Report {
             }
             DownloadEvent::AddressRefused { peer, refused } => {
                 let fields = json!({ "peer": peer.to_string(), "why": refused.to_string() });
-                self.say("address-refused", fields, || {
-                    format!("peer {peer}: {refused}")
-                })
+                self.say("address-refused", fields, || format!("peer {peer}: {refused}"))
             }
             DownloadEvent::ServerAway { reason, retry_in } => {
                 let secs = retry_in.map(|retry_in| retry_in.as_secs_f64());
