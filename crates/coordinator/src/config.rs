@@ -27,7 +27,8 @@ pub struct Config {
     /// start-up in our simulations), and the second keeps the uplink busy while the first waits for its acknowledgement
     /// (`docs/decisions/uploads.md` has the figures).
     pub uploads_max: u8,
-    /// Parts pushed to a newcomer of the swarm with its welcome. Default 1 (R6).
+    /// Parts given to a newcomer of the swarm with its welcome: the first is pushed, the others are granted, for it to fetch.
+    /// Default 1: enough to have something to give, and what each newcomer costs the server.
     pub starter_parts: u16,
     /// Pushes under way at one time, over all contents. Default 4: the link is full with two, and a slow receiver must not
     /// hold up the others.

@@ -72,6 +72,7 @@ struct Client {
     /// Uplink that it offers, in bytes per second; the largest number if it set no limit.
     uplink: u64,
     complete: bool,
+    /// Parts that it may fetch over HTTP although it is in the swarm; at most the starters beyond the first.
     granted: BTreeSet<PartNumber>,
     /// Parts that are being pushed to it.
     pushing: BTreeSet<PartNumber>,
@@ -273,9 +274,16 @@ impl Coordinator {
 
         // Step 28: coordinates of the swarm and at least one of the parts that it lacks most.
         let (peers, starters) = match mode {
-            Mode::PeerToPeer => (self.peer_list(client), self.choose_starters(client, join.want)),
+            Mode::PeerToPeer => (self.peer_list(client), self.choose_starters(now, client, join.want)),
             Mode::ClientServer => (Vec::new(), Vec::new()),
         };
+        // The first comes with the welcome, so that joining costs no round trip more; the client fetches the others.
+        let mut starters = starters.into_iter();
+        let pushed = starters.next();
+        let granted: BTreeSet<PartNumber> = starters.collect();
+        if let Some(record) = self.clients.get_mut(&client) {
+            record.granted.clone_from(&granted);
+        }
         let welcome = Welcome {
             mode,
             reasons,
@@ -284,12 +292,12 @@ impl Coordinator {
             server_time_secs: self.unix().as_secs(),
             report_interval_ms: millis(interval),
             peers,
-            grants: PartRanges::empty(),
-            pushes: u16::try_from(starters.len()).unwrap_or(u16::MAX),
+            grants: PartRanges::from_ascending(granted.iter().copied()),
+            pushes: u16::from(pushed.is_some()),
             limits: self.limits(),
         };
         self.out.push_back(Output::Send { client, message: ServerMessage::Welcome(welcome) });
-        for number in starters {
+        if let Some(number) = pushed {
             self.push(now, client, number);
         }
         if mode == Mode::PeerToPeer {
@@ -364,18 +372,21 @@ impl Coordinator {
 
     // ---- Parts that the server sends unasked.
 
-    fn choose_starters(&mut self, client: ClientId, want: Want) -> Vec<PartNumber> {
+    /// Parts for a newcomer to begin with, the rarest first. Each is leased before the next is chosen, so that they differ.
+    fn choose_starters(&mut self, now: Instant, client: ClientId, want: Want) -> Vec<PartNumber> {
+        let until = self.lease_until(now, client);
         let Some(record) = self.clients.get(&client) else { return Vec::new() };
-        let Some(swarm) = self.contents.get(&record.content) else { return Vec::new() };
+        let Some(swarm) = self.contents.get_mut(&record.content) else { return Vec::new() };
         if want == Want::Seed || record.complete {
             return Vec::new();
         }
-        // One only: the second would be chosen before the first is leased. The pump sends more where it pays.
-        swarm
-            .starter_part(client, record.place)
-            .into_iter()
-            .take(usize::from(self.config.starter_parts.min(1)))
-            .collect()
+        self.leased.insert(record.content);
+        let starters = (0..self.config.starter_parts).map_while(|_| {
+            let number = swarm.starter_part(client, record.place)?;
+            swarm.lease(client, number, until);
+            Some(number)
+        });
+        starters.collect()
     }
 
     fn push(&mut self, now: Instant, client: ClientId, number: PartNumber) {

@@ -53,7 +53,12 @@ fn ranges(parts: impl IntoIterator<Item = u32>) -> PartRanges {
 impl Story {
     /// A server with contents 1 and 2, of which it serves so many clients directly.
     fn new(direct: u32) -> Self {
+        Self::with(direct, |_| {})
+    }
+
+    fn with(direct: u32, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
+        change(&mut config);
         config.addresses = AddressPolicy::allowing(["10.0.0.0/8".parse().unwrap()]);
         config.qos.direct_clients = DirectClients::Fixed(direct);
         let issuer = TicketIssuer { key: SigningKey::from_bytes(&[4; 32]), network_secret: [1; 32] };
@@ -145,6 +150,23 @@ fn a_newcomer_to_the_swarm_gets_peers_and_a_part_that_nobody_has() {
     assert_eq!(welcome.pushes, 1);
     assert!(welcome.reasons.iter().any(|reason| reason.contains("direct clients 1 of 1")), "{:?}", welcome.reasons);
     assert_eq!(pushes(&outputs), [(ClientId(2), content(1), PartNumber::new(39))], "the one part without a holder");
+}
+
+#[test]
+fn starters_beyond_the_first_are_granted() {
+    let mut story = Story::with(1, |config| config.starter_parts = 3);
+    story.join(1, &Newcomer::new(1));
+    story.report(1, 0..37);
+    let outputs = story.join(2, &Newcomer::new(2));
+    let pushed = pushes(&outputs);
+    let granted: Vec<u32> = welcome(&outputs).grants.iter().map(PartNumber::as_u32).collect();
+    assert_eq!((welcome(&outputs).pushes, pushed.len(), granted.len()), (1, 1, 2));
+    let mut all: Vec<u32> = granted.iter().copied().chain([pushed[0].2.as_u32()]).collect();
+    all.sort_unstable();
+    assert_eq!(all, [37, 38, 39], "the three parts without a holder");
+    for number in granted {
+        assert_eq!(story.fetch(2, number), PartVerdict::Serve(Source::ServerGrant));
+    }
 }
 
 #[test]
