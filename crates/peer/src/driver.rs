@@ -438,7 +438,9 @@ impl Driver {
         let source = PartSource::Peer(connection);
         self.spawn_keyed(Key::Request(connection, number), async move {
             let failure = match handle.request(number, length_bytes).await {
-                Ok(PartAnswer::Part { bytes, queue: _ }) => return Input::PartReceived { source, number, bytes },
+                Ok(PartAnswer::Part { bytes, queue }) => {
+                    return Input::PartReceived { source, number, bytes, queue: Some(queue) };
+                }
                 Ok(PartAnswer::Busy { retry_in, queue }) => PartFailure::Busy { retry_in, queue },
                 Ok(PartAnswer::Gone) => PartFailure::Gone,
                 Err(error) if error.is_misbehaviour() => PartFailure::Misbehaved,
@@ -454,7 +456,7 @@ impl Driver {
         self.spawn(async move {
             let source = PartSource::Peer(connection);
             match part.receive(place.len()).await {
-                Ok(bytes) => Done::Inputs(vec![Input::PartReceived { source, number, bytes }]),
+                Ok(bytes) => Done::Inputs(vec![Input::PartReceived { source, number, bytes, queue: None }]),
                 // Nobody asked for it, so nobody waits for it.
                 Err(_) => Done::Inputs(Vec::new()),
             }
@@ -616,7 +618,7 @@ fn session_config(parts: &DriverParts) -> hybrid_session::Config {
 fn from_server(number: PartNumber, fetched: Result<Bytes, FetchError>) -> Input {
     let source = PartSource::Server;
     let failure = match fetched {
-        Ok(bytes) => return Input::PartReceived { source, number, bytes },
+        Ok(bytes) => return Input::PartReceived { source, number, bytes, queue: None },
         Err(FetchError::Refused { retry_after, .. }) => {
             PartFailure::Refused { retry_after: retry_after.unwrap_or(Duration::from_secs(1)) }
         }

@@ -16,14 +16,26 @@ const SERVER_RETRY: Duration = Duration::from_secs(1);
 pub(crate) const SERVER_RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Session {
-    pub(crate) fn on_part(&mut self, now: Instant, source: PartSource, number: PartNumber, bytes: Bytes) {
+    pub(crate) fn on_part(
+        &mut self,
+        now: Instant,
+        source: PartSource,
+        number: PartNumber,
+        bytes: Bytes,
+        queue: Option<u8>,
+    ) {
         let length = bytes.len() as u64;
         let mut peer = None;
         if let PartSource::Peer(id) = source {
             let Some(connection) = self.connections.get_mut(&id) else { return };
             peer = Some(connection.peer);
             match connection.answered(number) {
-                Some(asked) => connection.measure(asked, length, now),
+                Some(asked) => {
+                    connection.measure(asked, length, now);
+                    if let Some(queue) = queue {
+                        connection.note_queue(queue);
+                    }
+                }
                 // Pushed, or given up in the meantime: welcome from a peer that proved itself, where nobody else is at it.
                 None if connection.verified_parts > 0 && self.fetches.flight(number).is_none() => {}
                 None => {

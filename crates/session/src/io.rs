@@ -79,6 +79,8 @@ pub enum Input {
         number: PartNumber,
         /// The bytes.
         bytes: Bytes,
+        /// Requests that wait at the peer, by the header of its answer; `None` from the server and for what was not asked for.
+        queue: Option<u8>,
     },
     /// A part that was asked for did not come.
     PartFailed {

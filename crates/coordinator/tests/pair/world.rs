@@ -59,7 +59,7 @@ enum Event {
     Client(usize, hybrid_session::Input),
     Fetch { client: usize, number: PartNumber, session: SessionToken },
     Dialled { from: usize, connection: ConnectionId, to: usize, hello: Hello },
-    PartAtPeer { from: usize, connection: ConnectionId, number: PartNumber, bytes: Bytes },
+    PartAtPeer { from: usize, connection: ConnectionId, number: PartNumber, bytes: Bytes, queue: u8 },
     PartFromServer { client: usize, number: PartNumber, bytes: Bytes },
     KillServer,
 }
@@ -333,20 +333,20 @@ impl World {
             }
             Event::Fetch { client, number, session } => self.fetch(client, number, session),
             Event::Dialled { from, connection, to, hello } => self.dialled(from, connection, to, hello),
-            Event::PartAtPeer { from, connection, number, bytes } => {
+            Event::PartAtPeer { from, connection, number, bytes, queue } => {
                 let sender = &mut self.clients[from];
                 if !sender.online || sender.cancelled.remove(&(connection, number)) {
                     return;
                 }
                 if let Some((to, Some(theirs))) = sender.peers.get(&connection).copied() {
-                    let source = PartSource::Peer(theirs);
-                    self.client(to, hybrid_session::Input::PartReceived { source, number, bytes });
+                    let (source, queue) = (PartSource::Peer(theirs), Some(queue));
+                    self.client(to, hybrid_session::Input::PartReceived { source, number, bytes, queue });
                 }
             }
             Event::PartFromServer { client, number, bytes } => {
                 if self.clients[client].online && !self.clients[client].cancelled_fetches.remove(&number) {
-                    let source = PartSource::Server;
-                    self.client(client, hybrid_session::Input::PartReceived { source, number, bytes });
+                    let (source, queue) = (PartSource::Server, None);
+                    self.client(client, hybrid_session::Input::PartReceived { source, number, bytes, queue });
                 }
             }
             Event::KillServer => {
@@ -595,7 +595,7 @@ impl World {
                             self.after_delay(Event::Client(to, Input::RequestCancelled { connection: theirs, number }));
                         }
                     }
-                    Output::ServePart { connection, number, pace, .. } => {
+                    Output::ServePart { connection, number, queue, pace } => {
                         let bytes = self.peer_bytes(index, number);
                         let rate =
                             pace.map_or(self.scenario.peer_rate, |pace| pace.as_u64().min(self.scenario.peer_rate));
@@ -605,7 +605,7 @@ impl World {
                         self.clients[index].uplink_free = end;
                         self.at(end, Event::Client(index, Input::PartServed { connection, number, sent_bytes }));
                         let arrives = end + self.scenario.delay;
-                        self.at(arrives, Event::PartAtPeer { from: index, connection, number, bytes });
+                        self.at(arrives, Event::PartAtPeer { from: index, connection, number, bytes, queue });
                     }
                     Output::RefuseRequest { connection, number, reply } => {
                         self.refuse(index, connection, number, reply)

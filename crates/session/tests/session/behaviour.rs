@@ -90,7 +90,18 @@ impl Story {
 
     fn part(&mut self, source: PartSource, number: PartNumber, spoil: u8) -> Vec<Output> {
         let bytes = self.world.part(number.as_u32(), spoil);
-        self.tell(Input::PartReceived { source, number, bytes })
+        self.tell(Input::PartReceived { source, number, bytes, queue: None })
+    }
+
+    /// A peer's part with its queue, a time after it was asked that is the same for all; gives what is asked for next.
+    fn part_with_queue(&mut self, (id, number): (ConnectionId, PartNumber), queue: u8) -> (ConnectionId, PartNumber) {
+        self.now += Duration::from_millis(10);
+        let source = PartSource::Peer(id);
+        let bytes = self.world.part(number.as_u32(), 0);
+        let outputs = self.tell(Input::PartReceived { source, number, bytes, queue: Some(queue) });
+        let next = requests(&outputs)[0];
+        self.tell(Input::PartVerified { source, part: verified(outputs) });
+        next
     }
 
     /// Brings a part from a source into the store.
@@ -141,6 +152,22 @@ fn a_peer_that_proved_nothing_gets_one_request_until_the_verdict() {
     assert!(requests(&outputs).is_empty(), "asked again before the verdict: {outputs:?}");
     let outputs = story.tell(Input::PartVerified { source, part: verified(outputs) });
     assert_eq!(requests(&outputs).len(), 2);
+}
+
+#[test]
+fn the_queue_that_comes_with_a_part_counts() {
+    let (first, second) = (ConnectionId(1), ConnectionId(2));
+    for (queue, expected) in [(0, first), (9, second)] {
+        let mut story = Story::with(true, |config| config.peer_requests = 1);
+        story.welcome(Mode::PeerToPeer, &[]);
+        let asked = requests(&story.connect(1, 2))[0];
+        story.connect(2, 4);
+        let asked = story.part_with_queue(asked, queue);
+        assert_eq!(asked.0, second, "the first has not proved itself");
+        let asked = story.part_with_queue(asked, 0);
+        assert_eq!(asked.0, first, "the second has not proved itself");
+        assert_eq!(story.part_with_queue(asked, queue).0, expected, "with {queue} waiting at the first");
+    }
 }
 
 #[test]

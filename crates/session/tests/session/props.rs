@@ -199,6 +199,7 @@ impl World {
                 source: source(connection),
                 number: number(part),
                 bytes: self.part(*part, *spoil),
+                queue: connection.map(|_| *spoil),
             },
             Step::Fail { connection, number: part, how } => Input::PartFailed {
                 source: source(connection),
