@@ -4,12 +4,15 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to people")]
 
+mod bench;
 mod ci;
 mod demo;
 mod layers;
 #[cfg(test)]
 mod lock;
+mod process;
 mod source;
+mod work_folder;
 mod workspace;
 
 use std::process::ExitCode;
@@ -18,6 +21,7 @@ use std::process::ExitCode;
 type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
 
 const COMMANDS: &[Command] = &[
+    ("bench", "Measure what the programs cost against yardsticks: bench [--quick] [NAME…]", bench::run),
     ("ci", "Run every check, as CI does: format, lints, docs, layers, wasm, dependencies, tests", ci::run),
     ("demo", "Show one server and 12 peers sharing a file on this machine: demo [FILE]", demo::run),
     ("layers", "Check which crate may know which, and that the pure ones stay pure", layers::run),
