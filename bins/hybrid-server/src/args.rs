@@ -42,6 +42,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "RATE")]
     pub(crate) egress_limit: Option<BytesPerSecond>,
 
+    /// What the server sends to the swarm: fast sends what its link takes, thrifty one copy and then only what is missing, late
+    /// or lost [default: fast]
+    #[arg(long, value_name = "fast|thrifty")]
+    pub(crate) egress_policy: Option<Egress>,
+
     /// A private network whose clients may be given to one another as peers, such as 10.0.0.0/8; may be given again
     /// [default: public addresses only]
     #[arg(long, value_name = "CIDR")]
@@ -111,6 +116,25 @@ impl FromStr for Direct {
             _ if text == "auto" => Ok(Self::Auto),
             Ok(count) if plain => Ok(Self::Fixed(count)),
             _ => Err(format!("'{}' is neither auto nor a number of clients", text.escape_default())),
+        }
+    }
+}
+
+/// What the server sends to the swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Egress {
+    Fast,
+    Thrifty,
+}
+
+impl FromStr for Egress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "fast" => Ok(Self::Fast),
+            "thrifty" => Ok(Self::Thrifty),
+            _ => Err(format!("'{}' is neither fast nor thrifty", text.escape_default())),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The settings file: TOML in which an unknown key is an error, and each error names its line.
 
-use crate::args::{Direct, listen_address};
+use crate::args::{Direct, Egress, listen_address};
 use crate::failure::Failure;
 use hybrid_origin::Prefix;
 use hybrid_units::{ByteCount, BytesPerSecond, parse_duration};
@@ -24,6 +24,7 @@ pub(crate) struct File {
     pub(crate) state: Option<PathBuf>,
     pub(crate) direct_clients: Option<DirectValue>,
     pub(crate) egress_limit: Option<Parsed<BytesPerSecond>>,
+    pub(crate) egress_policy: Option<Parsed<Egress>>,
     pub(crate) allow_peers: Vec<Parsed<Prefix>>,
     pub(crate) cache: Option<Parsed<ByteCount>>,
     pub(crate) tls: Option<Tls>,
@@ -175,6 +176,7 @@ mod tests {
             ("listen = [\"80\"]", 1, 10, "'80' is no address to listen on"),
             ("listen = \"0.0.0.0:80\"", 1, 10, "expected a sequence"),
             ("\negress_limit = \"0M\"", 2, 16, "a rate of zero"),
+            ("egress_policy = \"slow\"", 1, 17, "'slow' is neither fast nor thrifty"),
             ("egress_limit = 5", 1, 16, "expected a string"),
             ("allow_peers = [\"10.0.0.1/8\"]", 1, 15, "10.0.0.0/8"),
             ("direct_clients = -1", 1, 18, "-1 is no number of clients"),

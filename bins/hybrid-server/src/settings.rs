@@ -1,9 +1,9 @@
 //! What the server is to do: the settings file, overridden by the flags, checked as a whole.
 
-use crate::args::{Direct, Serve};
+use crate::args::{Direct, Egress, Serve};
 use crate::config::{File, Marks, Parsed};
 use crate::failure::Failure;
-use hybrid_origin::{AddressPolicy, Config, DirectClients, Prefix};
+use hybrid_origin::{AddressPolicy, Config, DirectClients, EgressPolicy, Prefix};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,11 @@ impl Settings {
             origin.cache = cache;
         }
         origin.coordinator.addresses = AddressPolicy::allowing(allow);
+        match args.egress_policy.or(file.egress_policy.map(|policy| policy.0)) {
+            Some(Egress::Fast) => origin.coordinator.egress_policy = EgressPolicy::Fast,
+            Some(Egress::Thrifty) => origin.coordinator.egress_policy = EgressPolicy::Thrifty,
+            None => {}
+        }
         let qos = &mut origin.coordinator.qos;
         match args.direct_clients.or(file.direct_clients.map(|direct| direct.0)) {
             Some(Direct::Fixed(count)) => qos.direct_clients = DirectClients::Fixed(count),
@@ -164,6 +169,7 @@ mod tests {
     #[test]
     fn flags_override_the_file() {
         let file = "folder = \"file\"\nlisten = [\"127.0.0.1:1\"]\ndirect_clients = 5\negress_limit = \"8M\"\n\
+                    egress_policy = \"thrifty\"\n\
                     cache = \"1MB\"\n[tls]\nself_signed = true\n[thresholds]\ncpu = { low = 0.1, high = 0.2 }\ndwell = \"1s\"";
         let from_file = merge("--config x", file).unwrap();
         assert_eq!(from_file.folder, PathBuf::from("file"));
@@ -172,13 +178,15 @@ mod tests {
         let qos = &from_file.origin.coordinator.qos;
         assert_eq!((qos.direct_clients, qos.cpu.high, qos.dwell.as_secs()), (DirectClients::Fixed(5), 0.2, 1));
         assert_eq!(from_file.origin.egress_limit, Some(BytesPerSecond::new(1_000_000)));
+        assert_eq!(from_file.origin.coordinator.egress_policy, EgressPolicy::Thrifty);
         assert_eq!(from_file.origin.cache, ByteCount::new(1_000_000));
-        let flags = "flag --listen 127.0.0.1:2 --direct-clients auto --egress-limit 16M --tls-cert c --tls-key k";
+        let flags = "flag --listen 127.0.0.1:2 --direct-clients auto --egress-limit 16M --egress-policy fast --tls-cert c --tls-key k";
         let overridden = merge(flags, file).unwrap();
         assert_eq!(overridden.folder, PathBuf::from("flag"));
         assert_eq!(overridden.listen, ["127.0.0.1:2".parse().unwrap()]);
         assert_eq!(overridden.tls, Tls::Files { cert: "c".into(), key: "k".into() });
         assert_eq!(overridden.origin.coordinator.qos.direct_clients, DirectClients::Auto);
+        assert_eq!(overridden.origin.coordinator.egress_policy, EgressPolicy::Fast);
         assert_eq!(overridden.origin.egress_limit, Some(BytesPerSecond::new(2_000_000)));
     }
 

@@ -3,6 +3,18 @@
 use hybrid_units::{BytesPerSecond, Duration};
 use hybrid_wire::address::AddressPolicy;
 
+/// What the server sends to a swarm, beyond what its members ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a configuration must handle every kind")]
+pub enum EgressPolicy {
+    /// All that its link takes: each part once, then the rarest parts again, to those who lack most, until everybody has everything.
+    #[default]
+    Fast,
+    /// One copy, and then only what no member holds, is late or was lost. A client that was served directly because it found
+    /// nobody joins the swarm as soon as there is one, whatever the thresholds allow.
+    Thrifty,
+}
+
 /// What a coordinator may be told. [`Default`] is for a public server of files.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -27,12 +39,18 @@ pub struct Config {
     /// start-up in our simulations), and the second keeps the uplink busy while the first waits for its acknowledgement
     /// (`docs/decisions/uploads.md` has the figures).
     pub uploads_max: u8,
+    /// What the server sends beyond one copy of each part. Default [`EgressPolicy::Fast`]: a link that is paid for should not
+    /// idle while clients wait.
+    pub egress_policy: EgressPolicy,
     /// Parts given to a newcomer of the swarm with its welcome: the first is pushed, the others are granted, for it to fetch.
     /// Default 1: enough to have something to give, and what each newcomer costs the server.
     pub starter_parts: u16,
     /// Pushes under way at one time, over all contents. Default 4: the link is full with two, and a slow receiver must not
     /// hold up the others.
     pub pushes_in_flight_max: usize,
+    /// Pushes under way at one time beyond one copy of each part. Default 2: they give way to clients in client/server mode,
+    /// which share the link with them.
+    pub top_ups_in_flight_max: usize,
     /// Pushes under way to one client. Default 2: the next one is there when the first ends.
     pub pushes_per_client_max: u8,
     /// How long a part that was sent but not reported counts as a copy, beyond one report interval and the time that
@@ -71,8 +89,10 @@ impl Default for Config {
             uniform_share_percent: 60,
             peer_connections_max: 40,
             uploads_max: 2,
+            egress_policy: EgressPolicy::default(),
             starter_parts: 1,
             pushes_in_flight_max: 4,
+            top_ups_in_flight_max: 2,
             pushes_per_client_max: 2,
             lease: Duration::from_secs(2),
             push_patience: Duration::from_secs(15),

@@ -122,6 +122,19 @@ impl Content {
             .min_by_key(|number| self.copies(*number))
     }
 
+    /// Of some parts that a client lacks and is not being sent, the one with the fewest copies. Only of some, since the client
+    /// asks its peers for the rarest, too, and would get those twice.
+    pub(crate) fn top_up_part(&self, client: ClientId, place: Place, start: usize) -> Option<PartNumber> {
+        const LOOKED_AT: usize = 8;
+        let held = self.held(client, place)?;
+        let count = self.part_count().max(1);
+        #[allow(clippy::cast_possible_truncation, reason = "a remainder of a u32")]
+        let start = PartNumber::new((start % count as usize) as u32);
+        let everything = PartSet::full(count);
+        let lacking = everything.missing_from(held, start).filter(|number| !self.is_leased(client, *number));
+        lacking.step_by(7).take(LOOKED_AT).min_by_key(|number| self.copies(*number))
+    }
+
     /// Parts of which no copy can be fetched from a member.
     pub(crate) fn parts_without_holder(&self) -> u32 {
         self.directory.rarity().rarer_than(1)

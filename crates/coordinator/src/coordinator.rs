@@ -1,7 +1,7 @@
 //! The coordinator itself: admits, refers, grants, and learns from reports.
 
 use crate::content::{Content, Place};
-use crate::{ClientId, Config, ContentStats, Event, Input, Output, PartVerdict};
+use crate::{ClientId, Config, ContentStats, EgressPolicy, Event, Input, Output, PartVerdict};
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartNumber, SigningKey};
 use hybrid_qos::{Engine, Load};
@@ -31,6 +31,12 @@ const ACCUSED_MAX: usize = 4_096;
 /// Accusers kept of one peer: more change nothing.
 const ACCUSERS_MAX: usize = 16;
 
+/// A client that lacks no more parts than this has asked peers for all of them: what it is sent would come twice.
+const TOP_UP_LACKING_MIN: u32 = 16;
+
+/// The uplink that a client is credited with before it sent anything: 1 MB/s.
+const UPLINK_UNSEEN: u64 = 1_000_000;
+
 /// Parts in a row that a client may fail to report before it is sent no more unasked.
 const LAPSED_MAX: u8 = 2;
 
@@ -42,6 +48,9 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(3);
 
 /// A client in the swarm with fewer peers than this is given more.
 const PEERS_WANTED: u16 = 6;
+
+/// Why a client is in the swarm although the thresholds would let it be served directly.
+const THRIFTY: &str = "egress policy thrifty: there are members to fetch from";
 
 /// With what the server signs tickets. There is no default: identity is the caller's to choose.
 pub struct TicketIssuer {
@@ -71,6 +80,9 @@ struct Client {
     coordinates: Option<SocketAddr>,
     /// Uplink that it offers, in bytes per second; the largest number if it set no limit.
     uplink: u64,
+    /// The most that it was seen to send to peers over one report's interval, in bytes per second; fades slowly.
+    sent_rate: u64,
+    reported_at: Instant,
     complete: bool,
     /// Parts that it may fetch over HTTP although it is in the swarm; at most the starters beyond the first.
     granted: BTreeSet<PartNumber>,
@@ -84,6 +96,15 @@ struct Client {
     refresh_at: Instant,
     interval: Duration,
     renew_at: Instant,
+}
+
+impl Client {
+    /// What is known of its uplink, as a power of two: what it was seen to send, within what it offers. One of whom nothing
+    /// was seen yet counts as an ordinary one, between those that have shown little and those that have shown much.
+    fn uplink_class(&self) -> u32 {
+        let rate = if self.sent_rate == 0 { UPLINK_UNSEEN } else { self.sent_rate };
+        rate.min(self.uplink).checked_ilog2().unwrap_or(0)
+    }
 }
 
 /// The server's brain. The crate's documentation tells how to drive it.
@@ -229,7 +250,13 @@ impl Coordinator {
         let complete = has.is_full();
         // Steps 24 and 25: the thresholds are brought up to date, then compared.
         let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable() };
-        let verdict = self.engine.verdict(now, load);
+        let mut verdict = self.engine.verdict(now, load);
+        let spared = self.config.egress_policy == EgressPolicy::Thrifty
+            && verdict.mode == Mode::ClientServer
+            && swarm.reachable() >= self.engine.config().holders_min;
+        if spared {
+            verdict.mode = Mode::PeerToPeer;
+        }
         let hidden = self.accused.get(&join.peer).is_some_and(|accusers| is_enough(&self.config, accusers));
         let coordinates = coordinates.filter(|_| !hidden);
         let Some(place) = swarm.join(client, has, coordinates.is_some()) else {
@@ -254,6 +281,8 @@ impl Coordinator {
             } else {
                 0
             },
+            sent_rate: 0,
+            reported_at: now,
             complete,
             granted: BTreeSet::new(),
             pushing: BTreeSet::new(),
@@ -264,7 +293,8 @@ impl Coordinator {
             interval,
             renew_at: now + self.config.ticket_ttl / 2,
         };
-        let reasons = verdict.reasons.iter().map(ToString::to_string).collect();
+        let mut reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+        reasons.extend(spared.then(|| THRIFTY.to_owned()));
         let ticket = self.ticket(&record);
         self.by_peer.insert((record.content, record.peer), client);
         self.sessions.insert(session, client);
@@ -302,6 +332,33 @@ impl Coordinator {
         }
         if mode == Mode::PeerToPeer {
             self.hungry.insert(join.content);
+        }
+        if self.config.egress_policy == EgressPolicy::Thrifty {
+            self.spare_direct_clients(join.content);
+        }
+    }
+
+    /// Sends those to the swarm who were served directly because there was nobody else, now that there is.
+    fn spare_direct_clients(&mut self, content: ContentId) {
+        let Some(swarm) = self.contents.get(&content) else { return };
+        let spared = |id: &ClientId| {
+            self.clients.get(id).is_some_and(|client| {
+                let others = swarm.reachable() - u32::from(client.coordinates.is_some());
+                client.mode == Mode::ClientServer && !client.complete && others >= self.engine.config().holders_min
+            })
+        };
+        let spared: Vec<ClientId> = swarm.members.iter().copied().filter(spared).collect();
+        for client in spared {
+            let reasons = vec![THRIFTY.to_owned()];
+            if let Some(record) = self.clients.get_mut(&client) {
+                record.mode = Mode::PeerToPeer;
+                self.direct_clients -= 1;
+            }
+            let mode = Some((Mode::PeerToPeer, reasons.clone()));
+            let directive = Directive { mode, peers: self.peer_list(client), ..Directive::default() };
+            self.out.push_back(Output::Event(Event::ModeChanged { client, mode: Mode::PeerToPeer, reasons }));
+            self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
+            self.hungry.insert(content);
         }
     }
 
@@ -351,14 +408,14 @@ impl Coordinator {
         let Some(content) = self.clients.get(&client).map(|client| client.content) else { return Vec::new() };
         let Some(swarm) = self.contents.get(&content) else { return Vec::new() };
         let sample = index::sample(&mut self.rng, swarm.members.len(), LIST_SAMPLE.min(swarm.members.len()));
-        let mut candidates: Vec<(u64, PeerCoordinates)> = sample
+        let mut candidates: Vec<(u32, PeerCoordinates)> = sample
             .into_iter()
             .filter_map(|place| swarm.members.get(place))
             .filter(|member| **member != client)
             .filter_map(|member| {
                 let member = self.clients.get(member)?;
                 let address = member.coordinates?;
-                Some((member.uplink, PeerCoordinates { peer: member.peer, address }))
+                Some((member.uplink_class(), PeerCoordinates { peer: member.peer, address }))
             })
             .collect();
         let places = self.config.peers_per_list;
@@ -427,7 +484,7 @@ impl Coordinator {
         self.hungry.insert(record.content);
     }
 
-    /// Sends parts that nobody holds to members of swarms, each part once, the fastest uplinks first.
+    /// Sends parts that nobody holds to members of swarms, each part once, the fastest uplinks first; then what the policy says.
     ///
     /// Unique-first is what brings a swarm with a slow server near the ideal time: a part sent twice is a part not sent.
     fn pump(&mut self, now: Instant) {
@@ -435,10 +492,8 @@ impl Coordinator {
             // Contents take turns.
             let later = self.last_pushed.and_then(|last| self.hungry.range((Excluded(last), Unbounded)).next());
             let Some(content) = later.or_else(|| self.hungry.first()).copied() else { return };
-            let choice = self.contents.get(&content).and_then(|swarm| {
-                let number = swarm.unsent_part()?;
-                Some((self.push_target(swarm)?, number))
-            });
+            let start = self.rng.random_range(0..usize::MAX / 2);
+            let choice = self.contents.get(&content).and_then(|swarm| self.next_push(swarm, start));
             self.last_pushed = Some(content);
             match choice {
                 Some((client, number)) => self.push(now, client, number),
@@ -449,25 +504,57 @@ impl Coordinator {
         }
     }
 
-    fn push_target(&self, swarm: &Content) -> Option<ClientId> {
+    /// What to send next, and to whom. `start` is any number: members are looked at from there on.
+    fn next_push(&self, swarm: &Content, start: usize) -> Option<(ClientId, PartNumber)> {
+        if let Some(number) = swarm.unsent_part() {
+            return Some((self.push_target(swarm, start)?, number));
+        }
+        let top_up = self.config.egress_policy == EgressPolicy::Fast && self.pushes < self.config.top_ups_in_flight_max;
+        if top_up { self.top_up(swarm, start) } else { None }
+    }
+
+    /// For a part that nobody holds: the client that spreads it soonest.
+    fn push_target(&self, swarm: &Content, start: usize) -> Option<ClientId> {
+        self.push_targets(swarm, start)
+            .filter(|(_, client)| client.coordinates.is_some())
+            .min_by_key(|(id, client)| {
+                let held = swarm.held(*id, client.place).map_or(0, PartSet::len);
+                let coming = swarm.leases_of(*id).count();
+                (client.pushing.len(), std::cmp::Reverse(client.uplink_class()), held, coming, *id)
+            })
+            .map(|(id, _)| id)
+    }
+
+    /// Beyond one copy of each part: a rare part that a client lacks, for the client that lacks most.
+    fn top_up(&self, swarm: &Content, start: usize) -> Option<(ClientId, PartNumber)> {
+        let lacking = |id: ClientId, client: &Client| {
+            let held = swarm.held(id, client.place).map_or(0, PartSet::len);
+            let coming = u32::try_from(client.pushing.len()).unwrap_or(u32::MAX);
+            swarm.part_count().saturating_sub(held).saturating_sub(coming)
+        };
+        let (id, client) = self
+            .push_targets(swarm, start)
+            .filter(|(id, client)| lacking(*id, client) > TOP_UP_LACKING_MIN)
+            .min_by_key(|(id, client)| (client.pushing.len(), std::cmp::Reverse(lacking(*id, client)), *id))?;
+        Some((id, swarm.top_up_part(id, client.place, start)?))
+    }
+
+    /// Some members that may be sent a part.
+    fn push_targets<'a>(
+        &'a self,
+        swarm: &'a Content,
+        start: usize,
+    ) -> impl Iterator<Item = (ClientId, &'a Client)> + 'a {
         let len = swarm.members.len();
-        // A window of members that moves with the number of pushes and copies: random enough, and no state.
-        let start = swarm.parts_without_holder() as usize + self.pushes;
         (0..len.min(PUSH_SAMPLE))
-            .filter_map(|step| swarm.members.get((start + step) % len))
+            .filter_map(move |step| swarm.members.get((start + step) % len))
             .filter_map(|id| Some((*id, self.clients.get(id)?)))
             .filter(|(_, client)| {
                 client.mode == Mode::PeerToPeer
                     && !client.complete
-                    && client.coordinates.is_some()
                     && client.lapsed < LAPSED_MAX
                     && client.pushing.len() < usize::from(self.config.pushes_per_client_max)
             })
-            .min_by_key(|(id, client)| {
-                let held = swarm.held(*id, client.place).map_or(0, PartSet::len);
-                (client.pushing.len(), std::cmp::Reverse(client.uplink), held, swarm.leases_of(*id).count(), *id)
-            })
-            .map(|(id, _)| id)
     }
 
     // ---- Parts that clients ask for over HTTP.
@@ -554,6 +641,11 @@ impl Coordinator {
             let total = swarm.received.entry(*source).or_default();
             *total = total.saturating_add(*bytes);
         }
+        // Two reports at once are no reason to believe in an endless uplink.
+        let interval = now.since(record.reported_at).max(self.config.report_interval_min / 2);
+        let rate = BytesPerSecond::mean(report.sent_bytes, interval).as_u64();
+        record.sent_rate = rate.max(record.sent_rate - record.sent_rate / 16);
+        record.reported_at = now;
         record.alone_since = if report.peers > 0 { None } else { Some(record.alone_since.unwrap_or(now)) };
         let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
         let completed = complete && !record.complete;

@@ -22,6 +22,6 @@ mod content;
 mod coordinator;
 mod io;
 
-pub use config::Config;
+pub use config::{Config, EgressPolicy};
 pub use coordinator::{Coordinator, TicketIssuer};
 pub use io::{ClientId, ContentStats, Event, Input, Output, PartVerdict};

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use ed25519_dalek::SigningKey;
-use hybrid_coordinator::{ClientId, Config, Coordinator, Input, Output, PartVerdict, TicketIssuer};
+use hybrid_coordinator::{ClientId, Config, Coordinator, EgressPolicy, Input, Output, PartVerdict, TicketIssuer};
 use hybrid_manifest::{ContentId, PartLen, PartNumber};
 use hybrid_qos::DirectClients;
 use hybrid_units::{Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{ByeCode, Join, Report, ServerMessage, Want, Welcome};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, SessionToken, Source, UploadContract};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 const PARTS: u32 = 40;
@@ -140,7 +141,7 @@ fn welcome(outputs: &[Output]) -> &Welcome {
 
 #[test]
 fn a_newcomer_to_the_swarm_gets_peers_and_a_part_that_nobody_has() {
-    let mut story = Story::new(1);
+    let mut story = Story::with(1, |config| config.top_ups_in_flight_max = 0);
     assert_eq!(welcome(&story.join(1, &Newcomer::new(1))).mode, Mode::ClientServer);
     story.report(1, 0..39);
     let outputs = story.join(2, &Newcomer::new(2));
@@ -154,7 +155,7 @@ fn a_newcomer_to_the_swarm_gets_peers_and_a_part_that_nobody_has() {
 
 #[test]
 fn starters_beyond_the_first_are_granted() {
-    let mut story = Story::with(1, |config| config.starter_parts = 3);
+    let mut story = Story::with(1, |config| (config.starter_parts, config.top_ups_in_flight_max) = (3, 0));
     story.join(1, &Newcomer::new(1));
     story.report(1, 0..37);
     let outputs = story.join(2, &Newcomer::new(2));
@@ -184,6 +185,48 @@ fn each_part_goes_out_once_before_any_goes_out_twice() {
     sent.sort_unstable();
     sent.dedup();
     assert_eq!(sent.len(), PARTS as usize, "one of the first {PARTS} went out twice");
+}
+
+#[test]
+fn a_fast_server_goes_on_until_nearly_all_have_all() {
+    let mut story = Story::new(1);
+    story.join(1, &Newcomer::new(1));
+    story.report(1, 0..PARTS);
+    let outputs = story.join(2, &Newcomer::new(2));
+    let mut got: BTreeSet<u32> = BTreeSet::new();
+    let mut fresh = pushes(&outputs);
+    while !fresh.is_empty() {
+        assert!(fresh.len() <= 2, "more at one time than {}", Config::default().top_ups_in_flight_max);
+        let (client, _, number) = fresh.remove(0);
+        assert_eq!(client, ClientId(2));
+        assert!(got.insert(number.as_u32()), "part {number} went out twice");
+        fresh.extend(pushes(&story.tell(Input::PushDone { client, number, sent: true })));
+        fresh.extend(pushes(&story.report(2, number.as_u32()..number.as_u32() + 1)));
+    }
+    assert_eq!(got.len(), PARTS as usize - 16, "the last ones it has asked its peers for");
+}
+
+#[test]
+fn a_thrifty_server_sends_one_copy() {
+    let mut story = Story::with(4, |config| config.egress_policy = EgressPolicy::Thrifty);
+    assert_eq!(welcome(&story.join(1, &Newcomer::new(1))).mode, Mode::ClientServer);
+    let outputs = story.join(2, &Newcomer::new(2));
+    assert_eq!(welcome(&outputs).mode, Mode::PeerToPeer, "although four could be served directly");
+    assert!(
+        welcome(&outputs).reasons.iter().any(|reason| reason.contains("thrifty")),
+        "{:?}",
+        welcome(&outputs).reasons
+    );
+    let directed = outputs.iter().any(|output| {
+        matches!(output, Output::Send { client: ClientId(1), message: ServerMessage::Directive(directive) }
+            if matches!(directive.mode, Some((Mode::PeerToPeer, _))) && directive.peers.len() == 1)
+    });
+    assert!(directed, "the first one joins the swarm: {outputs:?}");
+    let mut sent: Vec<u32> = story.write_pushes(&outputs).iter().map(|(_, _, number)| number.as_u32()).collect();
+    let all = sent.len();
+    sent.sort_unstable();
+    sent.dedup();
+    assert_eq!((sent.len(), all), (PARTS as usize, PARTS as usize), "each part once");
 }
 
 #[test]

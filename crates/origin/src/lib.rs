@@ -33,6 +33,7 @@ mod state;
 
 pub use config::Config;
 pub use folder::{FileProblem, FolderError};
+pub use hybrid_coordinator::EgressPolicy;
 pub use hybrid_coordinator::{Config as CoordinatorConfig, ContentStats};
 pub use hybrid_qos::DirectClients;
 pub use hybrid_server_transport::{

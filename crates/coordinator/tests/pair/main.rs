@@ -2,6 +2,7 @@
 
 mod world;
 
+use hybrid_coordinator::EgressPolicy;
 use hybrid_units::{Duration, Mode};
 use hybrid_wire::Source;
 use world::{Scenario, World};
@@ -171,14 +172,32 @@ fn who_reaches_no_peer_gets_the_content_at_the_required_rate() {
 
 #[test]
 fn late_comers_join_a_swarm_of_seeds() {
-    let mut world = World::new(Scenario::default());
+    let mut world = World::new(Scenario { egress_policy: EgressPolicy::Thrifty, ..Scenario::default() });
     for index in 0..8u64 {
         world.add_client(Duration::from_secs(index * 8));
     }
     world.run(LIMIT);
     all_complete(&world);
     let copies = world.server_sent as f64 / world.bytes.len() as f64;
-    assert!(copies < 2.5, "two direct copies and a part for each of six: {copies:.2}; {}", world.describe());
+    assert!(copies < 1.5, "one direct copy and a part for each of seven: {copies:.2}; {}", world.describe());
+}
+
+#[test]
+fn a_thrifty_server_sends_little_more_than_one_copy() {
+    for seed in 1..=5 {
+        let scenario =
+            Scenario { seed, content_len: 16 << 20, egress_policy: EgressPolicy::Thrifty, ..Scenario::default() };
+        let (file, peer) = (scenario.content_len as f64, scenario.peer_rate as f64);
+        let mut world = flash_crowd(scenario, 16);
+        world.run(LIMIT);
+        all_complete(&world);
+        let copies = world.server_sent as f64 / file;
+        assert!(copies < 1.2, "the server sent {copies:.2} copies; {}", world.describe());
+        let bound = (16.0 - copies) * file / (16.0 * peer);
+        let last = world.clients.iter().filter_map(|client| client.complete_at).max().expect("all are complete");
+        let ratio = last.as_micros() as f64 / 1e6 / bound;
+        assert!(ratio < 1.25, "last / bound with that egress = {ratio:.2}; {}", world.describe());
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use hybrid_coordinator::{ClientId, Coordinator, PartVerdict, TicketIssuer};
+use hybrid_coordinator::{ClientId, Coordinator, EgressPolicy, PartVerdict, TicketIssuer};
 use hybrid_manifest::{
     Builder, Manifest, ManifestSpec, PartIds, PartLen, PartNumber, PartRange, VerifiedPart, server_key,
 };
@@ -31,6 +31,7 @@ pub(crate) struct Scenario {
     pub(crate) part_len: u32,
     pub(crate) inline_hashes: bool,
     pub(crate) direct_clients: u32,
+    pub(crate) egress_policy: EgressPolicy,
     pub(crate) server_rate: u64,
     pub(crate) peer_rate: u64,
     pub(crate) delay: Duration,
@@ -44,6 +45,7 @@ impl Default for Scenario {
             part_len: 65_536,
             inline_hashes: true,
             direct_clients: 2,
+            egress_policy: EgressPolicy::Fast,
             server_rate: 2_500_000,
             peer_rate: 1_250_000,
             delay: Duration::from_millis(10),
@@ -156,6 +158,7 @@ impl World {
         let mut config = hybrid_coordinator::Config::default();
         config.addresses = addresses();
         config.seed = scenario.seed;
+        config.egress_policy = scenario.egress_policy;
         config.qos.direct_clients = DirectClients::Fixed(scenario.direct_clients);
         let issuer = TicketIssuer { key, network_secret: [5; 32] };
         let coordinator = Coordinator::new(config, issuer, Instant::ZERO, EPOCH).expect("valid");
