@@ -6,8 +6,7 @@ use bytes::Bytes;
 use hybrid_manifest::{PartNumber, VerifiedPart};
 use hybrid_units::{ByteCount, Duration, Instant, Mode};
 use hybrid_wire::control::ByeCode;
-use hybrid_wire::peer::{Have, PeerMessage};
-use hybrid_wire::{PartRanges, PeerId, Source};
+use hybrid_wire::{PeerId, Source};
 
 /// The pause after the server failed to send a part and named none.
 const SERVER_RETRY: Duration = Duration::from_secs(1);
@@ -32,12 +31,13 @@ impl Session {
             match connection.answered(number) {
                 Some(asked) => {
                     connection.measure(asked, length, now);
+                    self.inflow.add(now, length);
                     if let Some(queue) = queue {
                         connection.note_queue(queue);
                     }
                 }
-                // Pushed, or given up in the meantime: welcome from a peer that proved itself, where nobody else is at it.
-                None if connection.verified_parts > 0 && self.fetches.flight(number).is_none() => {}
+                // Pushed, or given up in the meantime: welcome from a peer that proved itself.
+                None if connection.verified_parts > 0 => {}
                 None => {
                     self.progress.wasted += ByteCount::new(length);
                     return;
@@ -163,7 +163,9 @@ impl Session {
                 connection.busy_until = now + (*retry_in).clamp(Duration::from_millis(20), Duration::from_secs(30));
             }
             PartFailure::Gone => {
-                connection.has.remove(number);
+                if connection.has.remove(number) {
+                    self.availability.lost(number);
+                }
                 self.reporting.refused(peer);
             }
             PartFailure::Refused { .. } | PartFailure::Transport => self.strike(now, id),
@@ -263,15 +265,7 @@ impl Session {
         self.progress.start_up.get_or_insert(now.since(self.started));
         self.reporting.part_gained(now, number, class, length);
         self.out.push_back(Output::Event(Event::PartStored { number, source: class, progress: self.progress() }));
-        if self.config.upload {
-            let queue = self.uploads.queue();
-            for (id, connection) in &self.connections {
-                if !connection.has.contains(number) {
-                    let have = Have { parts: PartRanges::one(number), queue };
-                    self.out.push_back(Output::SendPeer { connection: *id, message: PeerMessage::Have(have) });
-                }
-            }
-        }
+        self.announcements.add(now, number);
         self.tell_if_complete();
         if self.is_complete() {
             self.reporting.hurry(now);
@@ -290,6 +284,7 @@ impl Session {
             self.progress.lose(class, self.length_of(number).into());
             self.progress.parts_held = self.fetches.held().len();
             self.reporting.part_lost(number);
+            self.announcements.remove(number);
             self.told_complete = false;
         }
     }

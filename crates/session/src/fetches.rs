@@ -53,6 +53,11 @@ impl Fetches {
         &self.held
     }
 
+    /// All that is not open.
+    pub(crate) fn taken(&self) -> &PartSet {
+        &self.taken
+    }
+
     pub(crate) fn is_open(&self, number: PartNumber) -> bool {
         self.everything.contains(number) && !self.taken.contains(number)
     }

@@ -4,9 +4,11 @@
 //! In peer-to-peer mode grants come first, then peers by their load, and the server again only when the peers let the
 //! client starve.
 
+use crate::connection::Connection;
 use crate::{ConnectionId, Output, Session};
 use hybrid_manifest::PartNumber;
-use hybrid_units::{Instant, Mode};
+use hybrid_swarm::PartSet;
+use hybrid_units::{Duration, Instant, Mode};
 use hybrid_wire::Source;
 use rand::RngExt;
 
@@ -18,6 +20,16 @@ const SOURCES_PER_PART: usize = 2;
 
 /// In client/server mode, so many failures of the server in a row send the client to its peers as well.
 const FAILURES_TO_LOOK_AROUND: u32 = 2;
+
+/// For how long requests should be out: the queue of a slow uplink, both ways, and our own reaction.
+const AHEAD: Duration = Duration::from_millis(600);
+
+/// Parts that may always be asked for at one time.
+const REQUESTS_MIN: usize = 10;
+
+/// Parts from the reader's place on that are asked for in order; what lies behind is asked for as in a download, so that those
+/// who are ahead have something to give to those behind. 32 parts of 256 KiB are 13 s of a stream of 5 Mbit/s.
+const PLAY_WINDOW: u32 = 32;
 
 impl Session {
     /// Gives up requests that took too long.
@@ -111,13 +123,23 @@ impl Session {
 
     fn fetch_from_peers(&mut self, now: Instant) {
         let mut requests: usize = self.connections.values().map(|connection| connection.asked.len()).sum();
-        while requests < self.config.peer_requests && self.unknown_room > 0 {
+        let most = self.requests_max(now);
+        while requests < most && self.unknown_room > 0 {
             let start = self.start();
             let Some((id, number)) = self.least_loaded(now, start) else { break };
             self.ask_peer(now, id, number);
             requests += 1;
         }
         self.relieve(now);
+    }
+
+    /// How many parts may be asked of all peers: what comes within [`AHEAD`], so that no source idles while a request is on
+    /// its way. More would only wait in queues, each at the mercy of its source, and make the end of the download long.
+    fn requests_max(&self, now: Instant) -> usize {
+        let coming = self.inflow.rate(now) * AHEAD.as_secs_f64() / self.part_bytes.max(1) as f64;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to some dozens")]
+        let coming = coming.clamp(0.0, 4_096.0) as usize;
+        coming.max(REQUESTS_MIN).min(self.config.peer_requests)
     }
 
     fn ask_peer(&mut self, now: Instant, id: ConnectionId, number: PartNumber) {
@@ -136,15 +158,29 @@ impl Session {
     /// Load decides, not rarity: in our simulations of swarms with unequal uplinks, the choice of the source made the
     /// difference between 2 and 1.05 times the ideal time, the choice of the part none.
     fn least_loaded(&self, now: Instant, start: PartNumber) -> Option<(ConnectionId, PartNumber)> {
-        self.connections
+        let mut sources: Vec<(f64, ConnectionId, &Connection)> = self
+            .connections
             .iter()
             .filter(|(_, connection)| connection.takes_requests(now, &self.config, self.part_bytes))
-            .filter_map(|(id, connection)| {
-                let number = self.fetches.open_from(&connection.has, start)?;
-                Some((connection.eta_secs(self.part_bytes), *id, number))
-            })
-            .min_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, id, number)| (id, number))
+            .map(|(id, connection)| (connection.eta_secs(self.part_bytes), *id, connection))
+            .collect();
+        sources.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        sources.into_iter().find_map(|(_, id, connection)| Some((id, self.choose(&connection.has, start)?)))
+    }
+
+    /// An open part that this peer holds: the next one for a reader who is near it, else one that few others hold.
+    ///
+    /// A part that waits for its turn at its only holder keeps everybody waiting in the end, so it is asked for while there is
+    /// other work to be done.
+    fn choose(&self, has: &PartSet, start: PartNumber) -> Option<PartNumber> {
+        if self.playhead.is_some() {
+            let next = self.fetches.open_from(has, start)?;
+            let ahead = (next.as_u32() + self.progress.parts_total - start.as_u32()) % self.progress.parts_total.max(1);
+            if ahead < PLAY_WINDOW {
+                return Some(next);
+            }
+        }
+        self.availability.rarest(has, self.fetches.taken(), start)
     }
 
     /// Gives idle sources the parts that wait longest at others: stolen when the other has not begun, asked twice at the end.

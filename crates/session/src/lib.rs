@@ -17,12 +17,15 @@
 //!
 //! `crates/coordinator/tests/pair.rs` drives this crate and the coordinator against each other on a virtual clock.
 
+mod announcements;
 mod arrivals;
+mod availability;
 mod config;
 mod connection;
 mod fetches;
 mod fetching;
 mod hashes;
+mod inflow;
 mod io;
 mod membership;
 mod part_ids;

@@ -35,9 +35,10 @@ impl Session {
         // A pace of our own holds for one upload: divided among several, an idle one's share would be lost.
         let paced = self.config.upload_limit.is_some();
         let slots = if paced { 1 } else { usize::from(self.limits.uploads_max.max(1)) };
-        let connections = &self.connections;
+        let (connections, availability) = (&self.connections, &self.availability);
         let held = |id: ConnectionId| connections.get(&id).map_or(u32::MAX, |connection| connection.has.len());
-        while let Some((connection, number, pace)) = self.uploads.next(now, slots, held) {
+        let copies = |number: PartNumber| availability.of(number);
+        while let Some((connection, number, pace)) = self.uploads.next(now, slots, held, copies) {
             let queue = self.uploads.queue();
             self.out.push_back(Output::ServePart { connection, number, queue, pace });
         }
@@ -50,7 +51,9 @@ impl Session {
         if let Some(connection) = self.connections.get_mut(&connection)
             && self.manifest.layout().part(number).is_some_and(|place| u64::from(place.len()) == sent_bytes)
         {
-            connection.has.insert(number);
+            if connection.has.insert(number) {
+                self.availability.gained(number);
+            }
         }
         if self.uploads.is_idle() {
             self.call_for_work();

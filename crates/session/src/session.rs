@@ -1,9 +1,12 @@
 //! The session itself: takes inputs, keeps the parts' states, and decides what to ask of whom.
 
+use crate::announcements::Announcements;
 use crate::arrivals::SERVER_RETRY_MAX;
+use crate::availability::Availability;
 use crate::connection::Connections;
 use crate::fetches::Fetches;
 use crate::hashes::Hashes;
+use crate::inflow::Inflow;
 use crate::peers::KnownPeers;
 use crate::reporting::Reporting;
 use crate::uploads::Uploads;
@@ -61,6 +64,10 @@ pub struct Session {
     pub(crate) fetches: Fetches,
     pub(crate) hashes: Hashes,
     pub(crate) connections: Connections,
+    pub(crate) availability: Availability,
+    pub(crate) announcements: Announcements,
+    /// What comes from peers.
+    pub(crate) inflow: Inflow,
     pub(crate) known: KnownPeers,
     pub(crate) uploads: Uploads,
     pub(crate) reporting: Reporting,
@@ -122,8 +129,11 @@ impl Session {
             fetches: Fetches::new(held),
             hashes: Hashes::new(&manifest, &config),
             connections: Connections::new(),
+            availability: Availability::new(layout.part_count()),
+            announcements: Announcements::default(),
+            inflow: Inflow::new(now),
             known: KnownPeers::new(&config),
-            uploads: Uploads::new(&config),
+            uploads: Uploads::new(&config, layout.part_count()),
             reporting: Reporting::new(now),
             started: now,
             last_progress: now,
@@ -215,6 +225,7 @@ impl Session {
         self.dial(now);
         self.fetch(now);
         self.serve(now);
+        self.announce(now);
         self.report(now);
     }
 
@@ -239,7 +250,7 @@ impl Session {
             .chain(self.uploads.wake_at(self.seen))
             .chain(self.hashes.wake_at())
             .chain(dial)
-            .chain([self.reporting.due()])
+            .chain([self.reporting.due(), self.announcements.due()])
             .min()
             .unwrap_or(Instant::FAR_FUTURE)
             // A timer that is due already was looked at in this very round: it must not spin the driver.
@@ -259,6 +270,7 @@ impl Session {
     pub fn check_invariants(&self) {
         self.fetches.check_invariants();
         self.known.check_invariants();
+        self.availability.check_invariants(self.connections.values().map(|connection| &connection.has));
         self.uploads.check_invariants();
         for (number, flight) in self.fetches.flights() {
             for id in &flight.peers {

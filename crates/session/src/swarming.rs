@@ -10,6 +10,10 @@ use hybrid_wire::peer::{Have, Hello, PeerMessage};
 use hybrid_wire::ticket::{Ticket, TicketPolicy};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId};
 
+/// Peers that are being dialled at one time. A handshake costs both sides about a millisecond of a processor; the first few
+/// connections are of more use early than all of them a little later.
+const DIALS_AT_ONCE: usize = 4;
+
 /// How soon another peer is asked for part ids after one had none.
 const PROOFS_RETRY: Duration = Duration::from_millis(200);
 
@@ -64,7 +68,7 @@ impl Session {
         }
         let Some(hello) = self.hello() else { return };
         let room = usize::from(self.limits.connections_max);
-        while self.connections.len() + self.known.dialling() < room {
+        while self.connections.len() + self.known.dialling() < room && self.known.dialling() < DIALS_AT_ONCE {
             let connections = &self.connections;
             let connected = |peer| connections.values().any(|connection| connection.peer == peer);
             let Some(peer) = self.known.next_dial(now, connected) else { return };
@@ -103,6 +107,7 @@ impl Session {
             self.out.push_back(Output::ClosePeer { connection: other, bye });
         }
         let has = PartSet::from_parts(self.progress.parts_total, hello.has.iter());
+        self.availability.joined(&has);
         self.connections.insert(id, Connection::new(peer, outgoing, has, hello.uploads, now));
         self.alone_since = None;
         if !outgoing && let Some(hello) = self.hello() {
@@ -171,7 +176,11 @@ impl Session {
                 if have.parts.end().as_u32() > parts_total {
                     return self.close_peer(now, peer, ByeCode::Protocol, "parts beyond the content's end");
                 }
-                connection.has.insert_all(have.parts.iter());
+                for number in have.parts.iter() {
+                    if connection.has.insert(number) {
+                        self.availability.gained(number);
+                    }
+                }
                 connection.note_queue(have.queue);
             }
             PeerMessage::Idle => {
@@ -214,6 +223,7 @@ impl Session {
 
     pub(crate) fn forget_connection(&mut self, now: Instant, id: ConnectionId) -> Option<PeerId> {
         let connection = self.connections.remove(&id)?;
+        self.availability.left(&connection.has);
         if self.connections.is_empty() {
             self.alone_since = Some(now);
         }

@@ -7,11 +7,15 @@ use hybrid_units::{BytesPerSecond, Duration, Instant};
 /// A part that is being sent and has not ended after this long no longer holds up the others.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
+/// Receivers whose levels differ by no more than this share of the content came together.
+const CROWD_SPREAD: u32 = 16;
+
 #[derive(Debug)]
 pub(crate) struct Uploads {
     waiting: Vec<(ConnectionId, PartNumber)>,
     active: Vec<(ConnectionId, PartNumber, Instant)>,
     limit: Option<BytesPerSecond>,
+    part_count: u32,
     per_peer: usize,
     total: usize,
 }
@@ -24,11 +28,12 @@ pub(crate) enum Admission {
 }
 
 impl Uploads {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, part_count: u32) -> Self {
         Self {
             waiting: Vec::new(),
             active: Vec::new(),
             limit: config.upload_limit,
+            part_count,
             per_peer: config.queue_per_peer,
             total: config.queue_total,
         }
@@ -75,13 +80,15 @@ impl Uploads {
 
     /// The next request to answer, if a slot is free, with the pace that keeps all slots below the limit.
     ///
-    /// The receiver that holds the fewest parts comes first, then whoever asked first: the most deprived peer gains most, and
+    /// What no neighbour holds yet comes first: until it is with somebody else, all who lack it wait for this client alone.
+    /// Then, among receivers that came together, the one that holds the fewest parts comes first, then whoever asked first: the most deprived peer gains most, and
     /// has the most to pass on (Massoulié et al., "Randomized decentralized broadcasting algorithms", INFOCOM 2007).
     pub(crate) fn next(
         &mut self,
         now: Instant,
         slots: usize,
         parts_held: impl Fn(ConnectionId) -> u32,
+        copies: impl Fn(PartNumber) -> u16,
     ) -> Option<(ConnectionId, PartNumber, Option<BytesPerSecond>)> {
         let alive = self.active.iter().filter(|(_, _, since)| now.since(*since) < STUCK_AFTER).count();
         if alive >= slots {
@@ -89,8 +96,12 @@ impl Uploads {
         }
         // Whoever is being served, and perhaps does not read, comes after those who are not.
         let served = |connection| self.active.iter().any(|(other, _, _)| *other == connection);
-        let key = |connection| (served(connection), parts_held(connection));
-        let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (connection, _))| key(*connection))?;
+        let levels = || self.waiting.iter().map(|(connection, _)| parts_held(*connection));
+        let spread = levels().max().unwrap_or(0) - levels().min().unwrap_or(0);
+        let crowd = spread <= self.part_count / CROWD_SPREAD;
+        let level = |connection| if crowd { parts_held(connection) } else { 0 };
+        let key = |connection, number| (served(connection), copies(number) > 0, level(connection));
+        let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (id, number))| key(*id, *number))?;
         let (connection, number) = self.waiting.remove(place);
         self.active.push((connection, number, now));
         let share = u64::try_from(slots.max(1)).unwrap_or(1);
@@ -116,7 +127,11 @@ mod tests {
     use super::*;
 
     fn uploads(config: &Config) -> Uploads {
-        Uploads::new(config)
+        Uploads::new(config, 1_000)
+    }
+
+    fn common(_: PartNumber) -> u16 {
+        5
     }
 
     const A: ConnectionId = ConnectionId(1);
@@ -133,10 +148,20 @@ mod tests {
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
         let held = |connection| if connection == A { 10 } else { 2 };
-        assert_eq!(queue.next(Instant::ZERO, 1, held), Some((B, part(3), None)));
-        assert_eq!(queue.next(Instant::ZERO, 1, held), None, "one slot");
+        assert_eq!(queue.next(Instant::ZERO, 1, held, common), Some((B, part(3), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, held, common), None, "one slot");
         queue.ended(B, part(3));
-        assert_eq!(queue.next(Instant::ZERO, 1, held), Some((A, part(1), None)), "then in order");
+        assert_eq!(queue.next(Instant::ZERO, 1, held, common), Some((A, part(1), None)), "then in order");
+    }
+
+    #[test]
+    fn what_nobody_else_holds_comes_before_that() {
+        let mut queue = uploads(&Config::default());
+        queue.admit(A, part(1), 1);
+        queue.admit(B, part(2), 1);
+        let held = |connection| if connection == A { 10 } else { 2 };
+        let copies = |number| if number == part(1) { 0 } else { 1 };
+        assert_eq!(queue.next(Instant::ZERO, 1, held, copies), Some((A, part(1), None)));
     }
 
     #[test]
@@ -157,10 +182,10 @@ mod tests {
         let mut queue = uploads(&Config::default());
         queue.admit(A, part(1), 1);
         queue.admit(B, part(2), 1);
-        assert!(queue.next(Instant::ZERO, 1, |_| 0).is_some());
-        assert!(queue.next(Instant::ZERO, 1, |_| 0).is_none());
+        assert!(queue.next(Instant::ZERO, 1, |_| 0, common).is_some());
+        assert!(queue.next(Instant::ZERO, 1, |_| 0, common).is_none());
         assert_eq!(queue.wake_at(Instant::ZERO), Some(Instant::ZERO + STUCK_AFTER));
-        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, |_| 0), Some((B, part(2), None)));
+        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, |_| 0, common), Some((B, part(2), None)));
     }
 
     #[test]
@@ -170,8 +195,8 @@ mod tests {
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
         let deprived = |connection| if connection == A { 0 } else { 100 };
-        assert_eq!(queue.next(Instant::ZERO, 1, deprived), Some((A, part(1), None)));
-        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, deprived), Some((B, part(3), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, deprived, common), Some((A, part(1), None)));
+        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, deprived, common), Some((B, part(3), None)));
     }
 
     #[test]
@@ -179,7 +204,7 @@ mod tests {
         let config = Config { upload_limit: Some(BytesPerSecond::new(1_000)), ..Config::default() };
         let mut queue = uploads(&config);
         queue.admit(A, part(1), 1);
-        let (_, _, pace) = queue.next(Instant::ZERO, 2, |_| 0).expect("one waits");
+        let (_, _, pace) = queue.next(Instant::ZERO, 2, |_| 0, common).expect("one waits");
         assert_eq!(pace, Some(BytesPerSecond::new(500)));
     }
 }

@@ -184,6 +184,21 @@ impl PartSet {
             .or_else(|| found(first, useful(first) & !from_bit))
     }
 
+    /// The parts that this set holds and `other` lacks, from `start` on and around the end.
+    pub fn missing_from<'a>(
+        &'a self,
+        other: &'a Self,
+        start: PartNumber,
+    ) -> impl Iterator<Item = PartNumber> + Clone + 'a {
+        let useful = |index: usize| self.word(index) & !other.word(index);
+        let (first, bit) = if start.as_u32() < self.part_count { place(start) } else { (0, 1) };
+        let from_bit = bit.wrapping_neg();
+        parts_of(first, useful(first) & from_bit)
+            .chain((first + 1..self.words.len()).flat_map(move |index| parts_of(index, useful(index))))
+            .chain((0..first).flat_map(move |index| parts_of(index, useful(index))))
+            .chain(parts_of(first, useful(first) & !from_bit))
+    }
+
     /// The lowest part that the set lacks; `None` if it is full.
     pub fn first_missing(&self) -> Option<PartNumber> {
         self.missing().next()

@@ -1,0 +1,70 @@
+//! Telling the neighbours what came.
+//!
+//! An announcement is an offer: it is worth its bytes when this client has time to serve.
+//! While enough requests wait here, parts are announced several at a time.
+
+use crate::{Output, Session};
+use hybrid_manifest::PartNumber;
+use hybrid_units::{Duration, Instant};
+use hybrid_wire::PartRanges;
+use hybrid_wire::peer::{Have, PeerMessage};
+use std::collections::BTreeSet;
+
+/// For how long a part may go unannounced: long enough to gather some parts on a usual link, short beside the time that a
+/// client needs to find the rarest parts.
+const GATHER: Duration = Duration::from_millis(150);
+
+/// Requests that wait here below which parts are announced at once.
+const BUSY_ENOUGH: u8 = 3;
+
+/// Parts that are announced at once whatever else: as many as one message is sure to take.
+const GATHERED_MAX: usize = 256;
+
+/// Parts that came and were not announced yet.
+#[derive(Debug, Default)]
+pub(crate) struct Announcements {
+    parts: BTreeSet<PartNumber>,
+    since: Option<Instant>,
+}
+
+impl Announcements {
+    pub(crate) fn add(&mut self, now: Instant, number: PartNumber) {
+        self.parts.insert(number);
+        self.since.get_or_insert(now);
+    }
+
+    pub(crate) fn remove(&mut self, number: PartNumber) {
+        self.parts.remove(&number);
+    }
+
+    pub(crate) fn due(&self) -> Instant {
+        self.since.map_or(Instant::FAR_FUTURE, |since| since + GATHER)
+    }
+}
+
+impl Session {
+    /// Announces what came, if it is time.
+    pub(crate) fn announce(&mut self, now: Instant) {
+        if self.announcements.since.is_none() {
+            return;
+        }
+        let queue = self.uploads.queue();
+        let many = self.announcements.parts.len() >= GATHERED_MAX;
+        if queue >= BUSY_ENOUGH && now < self.announcements.due() && !many {
+            return;
+        }
+        self.announcements.since = None;
+        let parts = std::mem::take(&mut self.announcements.parts);
+        if !self.config.upload || self.stopped {
+            return;
+        }
+        for (id, connection) in &self.connections {
+            let news =
+                PartRanges::from_ascending(parts.iter().copied().filter(|number| !connection.has.contains(*number)));
+            if !news.is_empty() {
+                let have = Have { parts: news, queue };
+                self.out.push_back(Output::SendPeer { connection: *id, message: PeerMessage::Have(have) });
+            }
+        }
+    }
+}
