@@ -122,6 +122,9 @@ pub async fn serve<S: Site>(
     Ok(summary)
 }
 
+/// Bytes of one connection that the kernel takes beyond what it may send at once: enough for a wake-up at 1 Gbit/s.
+const UNSENT_MAX: u32 = 32 << 10;
+
 /// Connections that are being told 503; beyond these, a flood is closed without a word.
 const REFUSALS_MAX: usize = 64;
 
@@ -174,6 +177,8 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 async fn connection<S: Site>(shared: Arc<Shared<S>>, stream: TcpStream, client: SocketAddr, keep: Keep) {
     // Answers go out in whole parts; waiting to fill a segment would only delay their ends.
     drop(stream.set_nodelay(true));
+    // What waits in the kernel cannot be decided anew: a part that is pushed should wait here.
+    drop(socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX));
     let client = canonical(client);
     let activity = Activity::new((&shared.config).into());
     let stream = WatchedStream::new(stream, activity.clone(), keep);
