@@ -11,6 +11,7 @@ mod layers;
 #[cfg(test)]
 mod lock;
 mod process;
+mod sim;
 mod source;
 mod work_folder;
 mod workspace;
@@ -25,6 +26,7 @@ const COMMANDS: &[Command] = &[
     ("ci", "Run every check, as CI does: format, lints, docs, layers, wasm, dependencies, tests", ci::run),
     ("demo", "Show one server and 12 peers sharing a file on this machine: demo [FILE]", demo::run),
     ("layers", "Check which crate may know which, and that the pure ones stay pure", layers::run),
+    ("sim", "Play a crowd of clients with the real brains on a virtual network: sim [--help]", sim::run),
 ];
 
 fn main() -> ExitCode {
