@@ -4,7 +4,7 @@
 
 use clap::{Parser, ValueEnum};
 use hybrid_manifest::PartLen;
-use hybrid_sim::{Arrivals, Outcome, Scenario, Simulation, Uplinks};
+use hybrid_sim::{Arrivals, Outcome, Scenario, Simulation, SlotFree, Uplinks};
 use hybrid_units::{BytesPerSecond, Duration, parse_duration};
 use hybrid_wire::Source;
 use serde_json::json;
@@ -70,6 +70,9 @@ struct Arguments {
     /// Parts that a client sends at one time
     #[arg(long)]
     uploads: Option<u8>,
+    /// An upload slot is free when the last byte has left, not when it is acknowledged
+    #[arg(long)]
+    free_when_sent: bool,
     /// Clients leave this long after they are complete
     #[arg(long, value_parser = parse_duration)]
     stay: Option<Duration>,
@@ -208,6 +211,9 @@ impl Arguments {
         }
         scenario.coordinator.uploads_max = self.uploads.unwrap_or(scenario.coordinator.uploads_max);
         scenario.limited |= self.limited;
+        if self.free_when_sent {
+            scenario.slot_free = SlotFree::Sent;
+        }
         scenario.inline_hashes &= !self.ask_hashes;
         scenario.churn.stay = self.stay.or(scenario.churn.stay);
         scenario.server.dies_after_copies = self.server_dies.or(scenario.server.dies_after_copies);

@@ -39,5 +39,5 @@ mod scenario;
 mod simulation;
 
 pub use outcome::{ClientOutcome, Idle, Moment, Outcome, Spread};
-pub use scenario::{Arrivals, Churn, PEERS_MAX, Scenario, ScenarioError, ServerFate, Uplinks};
+pub use scenario::{Arrivals, Churn, PEERS_MAX, Scenario, ScenarioError, ServerFate, SlotFree, Uplinks};
 pub use simulation::{Counts, Simulation};

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub downlink: Option<BytesPerSecond>,
     /// Whether clients limit their upload to their uplink: they pace themselves and the server knows their rates.
     pub limited: bool,
+    /// When an upload slot is free again.
+    pub slot_free: SlotFree,
     /// The server's uplink.
     pub server_up: BytesPerSecond,
     /// One-way delay between any two hosts.
@@ -75,6 +77,16 @@ pub enum Uplinks {
     TwoClass,
     /// The first, the second, … in turn, and from the first on again.
     InTurn(Vec<f64>),
+}
+
+/// When a client that sends a part may begin with another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a scenario is data")]
+pub enum SlotFree {
+    /// When the acknowledgement of its last byte is back, as in the real transport.
+    Acknowledged,
+    /// When its last byte has left.
+    Sent,
 }
 
 /// When clients come.
@@ -214,6 +226,7 @@ impl Scenario {
             uplinks: Uplinks::Equal,
             downlink: None,
             limited: false,
+            slot_free: SlotFree::Acknowledged,
             server_up: BytesPerSecond::new(25_000_000),
             delay: Duration::from_micros(26_214),
             jitter: Duration::ZERO,

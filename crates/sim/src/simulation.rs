@@ -12,7 +12,7 @@ use crate::host::{Host, LinkState, NO_LINK};
 use crate::network::{Kind, Load, Network, SERVER, Transfer};
 use crate::outcome::{Idle, Moment, Outcome};
 use crate::queue::{Event, HostId, Letter, LinkId, Queue, connection, part};
-use crate::scenario::{Scenario, ScenarioError};
+use crate::scenario::{Scenario, ScenarioError, SlotFree};
 use bytes::Bytes;
 use hybrid_coordinator::{ClientId, Coordinator, PartVerdict, TicketIssuer};
 use hybrid_manifest::{
@@ -387,10 +387,11 @@ impl Simulation {
                 self.host_mut(from).unacknowledged += 1;
                 let paced = transfer.pace.is_finite().then(|| f64::from(bytes) / transfer.pace);
                 let paced = paced.map_or(Instant::ZERO, |secs| transfer.began + Duration::from_secs_f64(secs));
-                if paced > self.now + self.scenario.delay * 2 {
-                    self.queue.at(paced, served);
-                } else {
-                    self.after_delays(2, served);
+                match self.scenario.slot_free {
+                    SlotFree::Acknowledged if paced <= self.now + self.scenario.delay * 2 => {
+                        self.after_delays(2, served);
+                    }
+                    SlotFree::Acknowledged | SlotFree::Sent => self.queue.at(paced.max(self.now), served),
                 }
             }
             Kind::Fetch { incarnation } => {
