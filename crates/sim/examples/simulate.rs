@@ -73,6 +73,9 @@ struct Arguments {
     /// An upload slot is free when the last byte has left, not when it is acknowledged
     #[arg(long)]
     free_when_sent: bool,
+    /// Set one of the brains' settings, for trials: peer_requests=16
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = setting)]
+    set: Vec<(String, u32)>,
     /// Clients leave this long after they are complete
     #[arg(long, value_parser = parse_duration)]
     stay: Option<Duration>,
@@ -118,6 +121,12 @@ enum Delay {
 fn scenarios() -> String {
     let lines = Scenario::NAMES.iter().map(|(name, about)| format!("  {name:<12} {about}"));
     format!("Scenarios:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+fn setting(text: &str) -> Result<(String, u32), String> {
+    let (name, value) = text.split_once('=').ok_or("must be NAME=NUMBER")?;
+    let value = value.parse().map_err(|_| format!("'{value}' is no whole number"))?;
+    Ok((name.to_owned(), value))
 }
 
 fn part_len(text: &str) -> Result<PartLen, String> {
@@ -219,6 +228,9 @@ impl Arguments {
         scenario.server.dies_after_copies = self.server_dies.or(scenario.server.dies_after_copies);
         scenario.polluters = self.polluters.unwrap_or(scenario.polluters);
         scenario.check_every = self.check_every.unwrap_or(scenario.check_every);
+        for (name, value) in &self.set {
+            scenario.set(name, *value).map_err(|error| error.to_string())?;
+        }
         scenario.check().map_err(|error| error.to_string())?;
         Ok(scenario)
     }

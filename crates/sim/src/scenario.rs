@@ -244,6 +244,59 @@ impl Scenario {
         }
     }
 
+    /// Names of the brains' settings that [`Scenario::set`] knows, for trials.
+    pub const SETTINGS: [&str; 15] = [
+        "peer_requests",
+        "requests_per_peer",
+        "queue_per_peer",
+        "queue_total",
+        "patience_ms",
+        "rescue_after_ms",
+        "rescue_requests",
+        "server_requests",
+        "starter_parts",
+        "pushes_in_flight_max",
+        "pushes_per_client_max",
+        "rescue_interval_ms",
+        "report_interval_min_ms",
+        "reports_per_second",
+        "uniform_share_percent",
+    ];
+
+    /// Changes one of the brains' settings by its name.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the number does not fit it.
+    pub fn set(&mut self, name: &str, value: u32) -> Result<(), ScenarioError> {
+        let (session, coordinator) = (&mut self.session, &mut self.coordinator);
+        let count = value as usize;
+        let millis = Duration::from_millis(u64::from(value));
+        let fits = |name: &str| ScenarioError(format!("{value} is too much for {name}"));
+        match name {
+            "peer_requests" => session.peer_requests = count,
+            "requests_per_peer" => session.requests_per_peer = count,
+            "queue_per_peer" => session.queue_per_peer = count,
+            "queue_total" => session.queue_total = count,
+            "patience_ms" => session.patience = millis,
+            "rescue_after_ms" => session.rescue_after = millis,
+            "rescue_requests" => session.rescue_requests = count,
+            "server_requests" => session.server_requests = count,
+            "starter_parts" => coordinator.starter_parts = u16::try_from(value).map_err(|_| fits(name))?,
+            "pushes_in_flight_max" => coordinator.pushes_in_flight_max = count,
+            "pushes_per_client_max" => {
+                coordinator.pushes_per_client_max = u8::try_from(value).map_err(|_| fits(name))?
+            }
+            "rescue_interval_ms" => coordinator.rescue_interval = millis,
+            "report_interval_min_ms" => coordinator.report_interval_min = millis,
+            "reports_per_second" => coordinator.reports_per_second = value,
+            "uniform_share_percent" => coordinator.uniform_share_percent = count,
+            _ => {
+                return Err(ScenarioError(format!("no setting '{name}'; there are {}", Self::SETTINGS.join(", "))));
+            }
+        }
+        Ok(())
+    }
+
     /// The content's length.
     pub fn content_bytes(&self) -> u64 {
         u64::from(self.parts) * self.part_len.as_u64()
@@ -369,6 +422,17 @@ mod tests {
         }
         let error = Scenario::named("flesh").expect_err("no such scenario").to_string();
         assert!(error.contains("flash3") && error.contains("S6"), "{error}");
+    }
+
+    #[test]
+    fn every_setting_can_be_set() {
+        let mut scenario = Scenario::flash();
+        for name in Scenario::SETTINGS {
+            assert_eq!(scenario.set(name, 7), Ok(()), "{name}");
+        }
+        assert_eq!((scenario.session.peer_requests, scenario.coordinator.starter_parts), (7, 7));
+        assert!(scenario.set("starter_parts", 70_000).is_err());
+        assert!(scenario.set("requests", 7).expect_err("no such name").to_string().contains("peer_requests"));
     }
 
     #[test]
