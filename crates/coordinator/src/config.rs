@@ -7,7 +7,8 @@ use hybrid_wire::address::AddressPolicy;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "a configuration must handle every kind")]
 pub enum EgressPolicy {
-    /// All that its link takes: each part once, then the rarest parts again, to those who lack most, until everybody has everything.
+    /// All that its link takes: each part once, then rare parts again, to those who are nearest their end, until everybody has
+    /// nearly everything.
     #[default]
     Fast,
     /// One copy, and then only what no member holds, is late or was lost. A client that was served directly because it found
@@ -88,7 +89,7 @@ impl Default for Config {
             peers_per_list: 20,
             uniform_share_percent: 60,
             peer_connections_max: 40,
-            uploads_max: 2,
+            uploads_max: 4,
             egress_policy: EgressPolicy::default(),
             starter_parts: 1,
             pushes_in_flight_max: 4,

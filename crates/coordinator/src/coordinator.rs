@@ -52,6 +52,13 @@ const PEERS_WANTED: u16 = 6;
 /// Why a client is in the swarm although the thresholds would let it be served directly.
 const THRIFTY: &str = "egress policy thrifty: there are members to fetch from";
 
+/// For how long a direct client must have been served more slowly than required before it is sent to the swarm: two or three
+/// reports, since the first one tells of the start only.
+const SLOW_FOR: Duration = Duration::from_millis(500);
+
+/// The time between two such moves, in which those who stay can get faster.
+const MOVE_INTERVAL: Duration = Duration::from_millis(300);
+
 /// With what the server signs tickets. There is no default: identity is the caller's to choose.
 pub struct TicketIssuer {
     /// The key whose public half is in the manifests.
@@ -90,6 +97,8 @@ struct Client {
     pushing: BTreeSet<PartNumber>,
     /// Parts in a row that it was sent and did not report.
     lapsed: u8,
+    /// Since when it has been served more slowly than required, if it is served directly.
+    slow_since: Option<Instant>,
     rescue_at: Instant,
     /// Since when it has said that it is connected to no peer; `None` while it is.
     alone_since: Option<Instant>,
@@ -128,6 +137,8 @@ pub struct Coordinator {
     leased: BTreeSet<ContentId>,
     pushes: usize,
     direct_clients: u32,
+    /// When a direct client was last sent to the swarm because it was served too slowly.
+    moved_at: Instant,
     accused: BTreeMap<PeerId, BTreeSet<PeerId>>,
     out: VecDeque<Output>,
 }
@@ -158,6 +169,7 @@ impl Coordinator {
             leased: BTreeSet::new(),
             pushes: 0,
             direct_clients: 0,
+            moved_at: Instant::ZERO,
             accused: BTreeMap::new(),
             out: VecDeque::new(),
             config,
@@ -287,6 +299,7 @@ impl Coordinator {
             granted: BTreeSet::new(),
             pushing: BTreeSet::new(),
             lapsed: 0,
+            slow_since: None,
             rescue_at: Instant::ZERO,
             alone_since: Some(now),
             refresh_at: now + REFRESH_INTERVAL,
@@ -349,16 +362,39 @@ impl Coordinator {
         };
         let spared: Vec<ClientId> = swarm.members.iter().copied().filter(spared).collect();
         for client in spared {
-            let reasons = vec![THRIFTY.to_owned()];
-            if let Some(record) = self.clients.get_mut(&client) {
-                record.mode = Mode::PeerToPeer;
-                self.direct_clients -= 1;
-            }
-            let mode = Some((Mode::PeerToPeer, reasons.clone()));
-            let directive = Directive { mode, peers: self.peer_list(client), ..Directive::default() };
-            self.out.push_back(Output::Event(Event::ModeChanged { client, mode: Mode::PeerToPeer, reasons }));
-            self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
-            self.hungry.insert(content);
+            self.move_to_swarm(client, THRIFTY.to_owned());
+        }
+    }
+
+    /// Sends a client to the swarm that was served directly; it goes on with what it holds.
+    fn move_to_swarm(&mut self, client: ClientId, reason: String) {
+        let Some(record) = self.clients.get_mut(&client) else { return };
+        record.mode = Mode::PeerToPeer;
+        self.direct_clients -= 1;
+        self.hungry.insert(record.content);
+        let reasons = vec![reason];
+        let mode = Some((Mode::PeerToPeer, reasons.clone()));
+        let directive = Directive { mode, peers: self.peer_list(client), ..Directive::default() };
+        self.out.push_back(Output::Event(Event::ModeChanged { client, mode: Mode::PeerToPeer, reasons }));
+        self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
+    }
+
+    /// Sends a direct client to the swarm that has been served more slowly than the content requires for some time: the server
+    /// has shown that it cannot, and the members may.
+    fn relieve_direct(&mut self, now: Instant, client: ClientId, rate: BytesPerSecond) {
+        let required = self.engine.config().required_rate;
+        let Some(record) = self.clients.get_mut(&client) else { return };
+        if record.mode != Mode::ClientServer || record.complete || rate >= required {
+            record.slow_since = None;
+            return;
+        }
+        let since = *record.slow_since.get_or_insert(now);
+        let Some(swarm) = self.contents.get(&record.content) else { return };
+        let others = swarm.reachable() - u32::from(record.coordinates.is_some());
+        let due = now.since(since) >= SLOW_FOR && now.since(self.moved_at) >= MOVE_INTERVAL;
+        if due && others >= self.engine.config().holders_min {
+            self.moved_at = now;
+            self.move_to_swarm(client, format!("served at {rate}, {required} required: the swarm may do better"));
         }
     }
 
@@ -525,7 +561,8 @@ impl Coordinator {
             .map(|(id, _)| id)
     }
 
-    /// Beyond one copy of each part: a rare part that a client lacks, for the client that lacks most.
+    /// Beyond one copy of each part: a rare part that a client lacks, for the client that lacks least, which is then a source of
+    /// everything. Peers serve those who lack most; with both, the mean over all clients is the best we measured.
     fn top_up(&self, swarm: &Content, start: usize) -> Option<(ClientId, PartNumber)> {
         let lacking = |id: ClientId, client: &Client| {
             let held = swarm.held(id, client.place).map_or(0, PartSet::len);
@@ -535,7 +572,7 @@ impl Coordinator {
         let (id, client) = self
             .push_targets(swarm, start)
             .filter(|(id, client)| lacking(*id, client) > TOP_UP_LACKING_MIN)
-            .min_by_key(|(id, client)| (client.pushing.len(), std::cmp::Reverse(lacking(*id, client)), *id))?;
+            .min_by_key(|(id, client)| (client.pushing.len(), lacking(*id, client), *id))?;
         Some((id, swarm.top_up_part(id, client.place, start)?))
     }
 
@@ -658,6 +695,7 @@ impl Coordinator {
         }
         let content = record.content;
         self.hungry.insert(content);
+        self.relieve_direct(now, client, BytesPerSecond::new(report.download_bytes_per_second));
         if completed {
             self.out.push_back(Output::Event(Event::Completed { client, content }));
         }
