@@ -137,6 +137,8 @@ impl TlsIdentity {
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(unusable)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Clients with OpenSSL ask for AES-256 first, which costs a third more here and brings nothing that they need.
+        config.ignore_client_order = true;
         Ok(config)
     }
 }
@@ -147,10 +149,19 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// aws-lc-rs with AES-128 first, which costs less processor time for each part than AES-256.
+/// aws-lc-rs with AES-128 first, which costs less processor time for each part than AES-256; TLS 1.3 before TLS 1.2.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    let is_aes_128 = |suite: CipherSuite| {
+        use CipherSuite as Suite;
+        matches!(
+            suite,
+            Suite::TLS13_AES_128_GCM_SHA256
+                | Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    };
+    provider.cipher_suites.sort_by_key(|suite| (suite.tls13().is_none(), !is_aes_128(suite.suite())));
     Arc::new(provider)
 }
 

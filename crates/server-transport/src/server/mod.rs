@@ -125,6 +125,11 @@ pub async fn serve<S: Site>(
 /// Bytes of one connection that the kernel takes beyond what it may send at once: enough for a wake-up at 1 Gbit/s.
 const UNSENT_MAX: u32 = 32 << 10;
 
+/// How much of an answer is encrypted before it is written: a part of 256 KiB with its headers goes out in one system call.
+/// With rustls's usual 64 KiB there are five, which cost 5 to 8 % more processor time. A client that does not read holds
+/// as much of our memory.
+const TLS_BUFFER_BYTES: usize = 288 << 10;
+
 /// Connections that are being told 503; beyond these, a flood is closed without a word.
 const REFUSALS_MAX: usize = 64;
 
@@ -187,8 +192,9 @@ async fn connection<S: Site>(shared: Arc<Shared<S>>, stream: TcpStream, client: 
     };
     let handshake = timeout(shared.config.handshake_limit, tls.accept(stream));
     match handshake.await {
-        Ok(Ok(stream)) => {
+        Ok(Ok(mut stream)) => {
             activity.restart();
+            stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_BYTES));
             let version = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Version::Http2,
                 _ => Version::Http1,

@@ -215,7 +215,7 @@ impl<S: Site> Inner<S> {
 
     async fn content(&self, path: &ContentPath, head: &http::request::Parts) -> Result<Response<Body>, Problem> {
         let info = self.site.resolve(path).await?;
-        let validators = Validators { tag: format!("\"{}\"", info.content), modified: Some(info.modified) };
+        let validators = Validators { tag: quoted_hex(info.content.as_bytes()), modified: Some(info.modified) };
         let mut response = match conditional::evaluate(&head.headers, &validators) {
             Condition::Failed => return Err(precondition_failed()),
             Condition::NotModified => status(StatusCode::NOT_MODIFIED),
@@ -338,7 +338,7 @@ impl<S: Site> Inner<S> {
     ) -> Result<Response<Body>, Problem> {
         let session = read_session(&head.headers)?;
         let part = self.site.part_head(content, number)?;
-        let validators = Validators { tag: format!("\"{}\"", part.id), modified: None };
+        let validators = Validators { tag: quoted_hex(part.id.as_bytes()), modified: None };
         let mut response = match conditional::evaluate(&head.headers, &validators) {
             Condition::Failed => return Err(precondition_failed()),
             Condition::NotModified => status(StatusCode::NOT_MODIFIED),
@@ -353,7 +353,7 @@ impl<S: Site> Inner<S> {
         let headers = response.headers_mut();
         insert(headers, ETAG, &validators.tag);
         headers.insert(PART_NUMBER, HeaderValue::from(number.as_u32()));
-        insert(headers, PART_ID, &part.id.to_string());
+        insert(headers, PART_ID, validators.tag.trim_matches('"'));
         headers.insert(CACHE_CONTROL, IMMUTABLE);
         Ok(response)
     }
@@ -485,8 +485,9 @@ fn read_path(path: &str) -> Result<ContentPath, Problem> {
 
 fn read_content_id(text: &str) -> Result<ContentId, Problem> {
     // One spelling only, so that a cache in front holds each part once.
-    let id = text.parse::<ContentId>().ok().filter(|id| id.to_string() == text);
-    id.ok_or_else(|| {
+    let canonical = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let id = canonical.then(|| text.parse::<ContentId>().ok());
+    id.flatten().ok_or_else(|| {
         let detail = "a content id is written as 64 hexadecimal digits in lower case";
         Problem::new(StatusCode::BAD_REQUEST, "E_CONTENT_ID", detail)
     })
@@ -561,6 +562,20 @@ fn document(bytes: Bytes, media_type: &'static str) -> Response<Body> {
     response
 }
 
+/// An id as a strong entity tag. By hand: formatting it digit by digit took a thirtieth of the time that a part takes.
+fn quoted_hex(id: &[u8; 32]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    let mut tag = String::with_capacity(2 * id.len() + 2);
+    tag.push('"');
+    for byte in id {
+        tag.push(digit(byte >> 4));
+        tag.push(digit(byte & 0xf));
+    }
+    tag.push('"');
+    tag
+}
+
 /// Sets a header whose value we made; one that is no header value all the same is left out.
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
@@ -587,6 +602,17 @@ mod tests {
             ("１", None),
         ] {
             assert_eq!(read_number(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_as_tags_and_in_paths() {
+        let id = ContentId::from_bytes(std::array::from_fn(|index| u8::try_from(index * 8 + 3).unwrap()));
+        assert_eq!(quoted_hex(id.as_bytes()), format!("\"{id}\""));
+        let text = id.to_string();
+        assert_eq!(read_content_id(&text).ok(), Some(id));
+        for text in [text.to_uppercase().as_str(), &text[1..], &format!("{text}0"), "", "g"] {
+            assert!(read_content_id(text).is_err(), "{text}");
         }
     }
 
