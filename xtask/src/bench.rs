@@ -4,6 +4,7 @@
 //! figure with so much room that any machine of this decade keeps it.
 //! To add one: a module with a `run`, and a line in [`BENCHES`].
 
+mod bookkeeping;
 mod figures;
 mod machine;
 mod prepare;
@@ -18,6 +19,11 @@ use std::path::PathBuf;
 type Bench = (&'static str, &'static str, fn(&Setting) -> anyhow::Result<Outcome>);
 
 const BENCHES: &[Bench] = &[
+    (
+        "bookkeeping",
+        "100,000 clients of 1,000 parts: memory and time in the directory and the coordinator",
+        bookkeeping::run,
+    ),
     ("prepare", "hashing a 1 GiB file into a manifest, against b3sum", prepare::run),
     ("serve", "serving parts of 256 KiB, against nginx: processor time and requests, plain and TLS", serve::run),
 ];
