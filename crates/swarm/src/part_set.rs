@@ -161,7 +161,10 @@ impl PartSet {
 
     /// How many parts this set holds that `other` lacks: what its holder could give to the other.
     pub fn useful_to(&self, other: &Self) -> u32 {
-        self.words.iter().enumerate().map(|(index, word)| (word & !other.word(index)).count_ones()).sum()
+        // Word beside word without a look-up for each, so that the compiler can take several at a time.
+        let beside: u32 = self.words.iter().zip(&other.words).map(|(mine, theirs)| (mine & !theirs).count_ones()).sum();
+        let beyond = self.words.get(other.words.len()..).unwrap_or_default();
+        beside + beyond.iter().map(|word| word.count_ones()).sum::<u32>()
     }
 
     /// Whether this set holds a part that `other` lacks; cheaper than [`PartSet::useful_to`] when it does.
