@@ -62,7 +62,7 @@ fn version() -> anyhow::Result<String> {
 }
 
 /// Bytes that no file system and no program can make shorter: the output of BLAKE3, the same in every run.
-pub(super) fn write_noise(path: &Path, bytes: u64) -> anyhow::Result<()> {
+pub(crate) fn write_noise(path: &Path, bytes: u64) -> anyhow::Result<()> {
     let mut noise = blake3::Hasher::new().finalize_xof();
     let mut buffer = vec![0; 1 << 20];
     let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
