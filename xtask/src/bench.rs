@@ -13,6 +13,7 @@ mod serve;
 use crate::workspace;
 use anyhow::{bail, ensure};
 use figures::Limit;
+pub(crate) use prepare::write_noise;
 use std::path::PathBuf;
 
 /// A benchmark: its name, what it measures in one line, and the function that does it.

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to people")]
 
+mod arena;
 mod bench;
 mod ci;
 mod demo;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>);
 
 const COMMANDS: &[Command] = &[
+    ("arena", "Race plain HTTP and ours over shaped links in network namespaces (root)", arena::run),
     ("bench", "Measure what the programs cost against yardsticks: bench [--quick] [NAME…]", bench::run),
     ("ci", "Run every check, as CI does: format, lints, docs, layers, wasm, dependencies, tests", ci::run),
     ("demo", "Show one server and 12 peers sharing a file on this machine: demo [FILE]", demo::run),

@@ -67,6 +67,11 @@ impl Running {
         self.wait_until(log, limit, || Ok(std::fs::read_to_string(log)?.contains(words)))
     }
 
+    /// Waits until it has made a file.
+    pub(crate) fn wait_for_file(&mut self, log: &Path, file: &Path, limit: Duration) -> anyhow::Result<()> {
+        self.wait_until(log, limit, || Ok(file.exists()))
+    }
+
     /// Waits until it takes connections.
     pub(crate) fn wait_for_port(&mut self, log: &Path, port: u16, limit: Duration) -> anyhow::Result<()> {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
