@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to people")]
 
 use clap::{Parser, ValueEnum};
+use hybrid_coordinator::EgressPolicy;
 use hybrid_manifest::PartLen;
 use hybrid_sim::{Arrivals, Outcome, Scenario, Simulation, SlotFree, Uplinks};
 use hybrid_units::{BytesPerSecond, Duration, parse_duration};
@@ -58,6 +59,9 @@ struct Arguments {
     /// Clients that the server serves directly: a number, or auto
     #[arg(long, value_parser = direct)]
     direct: Option<Direct>,
+    /// What the server sends beyond one copy: fast, thrifty
+    #[arg(long, value_parser = egress)]
+    egress: Option<EgressPolicy>,
     /// Peers in a client's list; each may have twice as many connections
     #[arg(long)]
     degree: Option<u16>,
@@ -121,6 +125,14 @@ enum Delay {
 fn scenarios() -> String {
     let lines = Scenario::NAMES.iter().map(|(name, about)| format!("  {name:<12} {about}"));
     format!("Scenarios:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+fn egress(text: &str) -> Result<EgressPolicy, String> {
+    match text {
+        "fast" => Ok(EgressPolicy::Fast),
+        "thrifty" => Ok(EgressPolicy::Thrifty),
+        _ => Err("must be fast or thrifty".to_owned()),
+    }
 }
 
 fn setting(text: &str) -> Result<(String, u32), String> {
@@ -214,6 +226,7 @@ impl Arguments {
         scenario.uplinks = self.uplinks.clone().unwrap_or(scenario.uplinks);
         scenario.arrivals = self.arrive.clone().unwrap_or(scenario.arrivals);
         scenario.direct = self.direct.map_or(scenario.direct, |direct| direct.0);
+        scenario.coordinator.egress_policy = self.egress.unwrap_or(scenario.coordinator.egress_policy);
         if let Some(degree) = self.degree {
             scenario.coordinator.peers_per_list = usize::from(degree);
             scenario.coordinator.peer_connections_max = degree.saturating_mul(2);
