@@ -4,7 +4,7 @@
 //! In peer-to-peer mode grants come first, then peers by their load, and the server again only when the peers let the
 //! client starve.
 
-use crate::connection::Connection;
+use crate::connection::{Asked, Connection};
 use crate::{ConnectionId, Output, Session};
 use hybrid_manifest::PartNumber;
 use hybrid_swarm::PartSet;
@@ -30,6 +30,17 @@ const REQUESTS_MIN: usize = 10;
 /// Parts from the reader's place on that are asked for in order; what lies behind is asked for as in a download, so that those
 /// who are ahead have something to give to those behind. 32 parts of 256 KiB are 13 s of a stream of 5 Mbit/s.
 const PLAY_WINDOW: u32 = 32;
+
+/// A part that was asked of one peer only.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    /// Until it should be here.
+    eta_secs: f64,
+    number: PartNumber,
+    other: ConnectionId,
+    /// Whether it is the first in line there.
+    first: bool,
+}
 
 impl Session {
     /// Gives up requests that took too long.
@@ -158,14 +169,14 @@ impl Session {
     /// Load decides, not rarity: in our simulations of swarms with unequal uplinks, the choice of the source made the
     /// difference between 2 and 1.05 times the ideal time, the choice of the part none.
     fn least_loaded(&self, now: Instant, start: PartNumber) -> Option<(ConnectionId, PartNumber)> {
-        let mut sources: Vec<(f64, ConnectionId, &Connection)> = self
+        let (_, id, connection) = self
             .connections
             .iter()
             .filter(|(_, connection)| connection.takes_requests(now, &self.config, self.part_bytes))
+            .filter(|(_, connection)| connection.has.is_useful_to(self.fetches.taken()))
             .map(|(id, connection)| (connection.eta_secs(self.part_bytes), *id, connection))
-            .collect();
-        sources.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        sources.into_iter().find_map(|(_, id, connection)| Some((id, self.choose(&connection.has, start)?)))
+            .min_by(|a, b| a.0.total_cmp(&b.0))?;
+        Some((id, self.choose(&connection.has, start)?))
     }
 
     /// An open part that this peer holds: the next one for a reader who is near it, else one that few others hold.
@@ -192,42 +203,59 @@ impl Session {
             .filter(|(_, c)| c.asked.is_empty() && c.takes_requests(now, &self.config, part_bytes))
             .map(|(id, _)| *id)
             .collect();
+        // Most of the time nothing is late enough for anybody, and there is no need to look closer.
+        let etas = idle.iter().filter_map(|id| Some(self.connections.get(id)?.eta_secs(part_bytes)));
+        let Some(soonest) = etas.min_by(f64::total_cmp) else { return };
+        let asked =
+            self.connections.values().flat_map(|c| c.asked.iter().enumerate().map(move |(place, a)| (c, place, a)));
+        if !asked.into_iter().any(|(c, place, asked)| self.eta_of(c, place, asked, now) > SOONER * soonest) {
+            return;
+        }
+        // The same for all idle sources until one of them is asked.
+        let mut late: Option<Vec<Late>> = None;
         for id in idle {
+            let list = late.get_or_insert_with(|| self.late_parts(now));
             let Some(connection) = self.connections.get(&id) else { continue };
-            let eta_new = connection.eta_secs(part_bytes);
-            let Some((number, other, first)) = self.slowest(id, now, eta_new) else { continue };
+            let soon = SOONER * connection.eta_secs(part_bytes);
+            let Some(&Late { number, other, first, .. }) =
+                list.iter().take_while(|late| late.eta_secs > soon).find(|late| connection.has.contains(late.number))
+            else {
+                continue;
+            };
             if !first && let Some(slow) = self.connections.get_mut(&other) {
                 slow.answered(number);
                 self.ask_peer(now, id, number);
                 self.fetches.peer_failed(number, other);
                 self.out.push_back(Output::CancelRequest { connection: other, number });
+                late = None;
             } else if !self.fetches.any_open() {
                 self.ask_peer(now, id, number);
+                late = None;
             }
         }
     }
 
-    /// The part that this idle source holds and that will be longest in coming, if the source would have it clearly sooner;
-    /// with where it was asked for and whether it is the first in line there.
-    fn slowest(&self, idle: ConnectionId, now: Instant, eta_new: f64) -> Option<(PartNumber, ConnectionId, bool)> {
-        let has = &self.connections.get(&idle)?.has;
-        let mut worst: Option<(f64, PartNumber, ConnectionId, bool)> = None;
-        for (number, flight) in self.fetches.flights() {
-            if flight.sources() >= SOURCES_PER_PART || !has.contains(number) {
-                continue;
-            }
-            let [id] = flight.peers[..] else { continue };
-            let Some(connection) = self.connections.get(&id) else { continue };
-            let Some(place) = connection.asked.iter().position(|asked| asked.number == number) else { continue };
-            let waited = now.since(connection.asked[place].since).as_secs_f64();
-            let eta = (connection.eta_secs_at(place, self.part_bytes) - waited).max(0.0);
-            // What is overdue will take as long again as it has taken.
-            let eta = if eta == 0.0 { waited } else { eta };
-            if eta > SOONER * eta_new && worst.is_none_or(|(longest, ..)| eta > longest) {
-                worst = Some((eta, number, id, place == 0));
+    /// Seconds until a part that was asked for should be here. What is overdue will take as long again as it has taken.
+    fn eta_of(&self, connection: &Connection, place: usize, asked: &Asked, now: Instant) -> f64 {
+        let waited = now.since(asked.since).as_secs_f64();
+        let eta = connection.eta_secs_at(place, self.part_bytes) - waited;
+        if eta > 0.0 { eta } else { waited }
+    }
+
+    /// The parts that one peer was asked for and nobody else, those first that will be longest in coming.
+    fn late_parts(&self, now: Instant) -> Vec<Late> {
+        let mut late: Vec<Late> = Vec::new();
+        for (id, connection) in &self.connections {
+            for (place, asked) in connection.asked.iter().enumerate() {
+                if self.fetches.flight(asked.number).is_none_or(|flight| flight.sources() >= SOURCES_PER_PART) {
+                    continue;
+                }
+                let eta_secs = self.eta_of(connection, place, asked, now);
+                late.push(Late { eta_secs, number: asked.number, other: *id, first: place == 0 });
             }
         }
-        worst.map(|(_, number, id, first)| (number, id, first))
+        late.sort_unstable_by(|a, b| b.eta_secs.total_cmp(&a.eta_secs).then(a.number.cmp(&b.number)));
+        late
     }
 
     /// Asks the server for help when peers brought nothing for a while, and all the time when there is none to be reached.

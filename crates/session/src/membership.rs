@@ -1,8 +1,7 @@
 //! What the server says, and what it is told.
 
-use crate::PartSource;
 use crate::session::Membership;
-use crate::{Event, Output, Session};
+use crate::{ConnectionId, Event, Output, PartSource, Session};
 use hybrid_manifest::PartNumber;
 use hybrid_units::{Duration, Instant, Mode, UnixTime};
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage, Directive, Join, ServerMessage, Want, Welcome};
@@ -115,7 +114,9 @@ impl Session {
             self.out.push_back(Output::SendControl(ClientMessage::Report(report)));
             self.out.push_back(Output::SendControl(ClientMessage::Bye(bye)));
         }
-        for connection in std::mem::take(&mut self.connections).into_keys() {
+        let connections: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        for connection in connections {
+            self.forget_connection(now, connection);
             let bye = Bye { code: ByeCode::Shutdown, reason: String::new() };
             self.out.push_back(Output::ClosePeer { connection, bye });
         }

@@ -3,7 +3,7 @@
 use crate::Config;
 use hybrid_units::{Duration, Instant};
 use hybrid_wire::{PeerCoordinates, PeerId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How long a dial may take before the place it holds is given up.
 const DIAL_WITHIN: Duration = Duration::from_secs(15);
@@ -19,6 +19,8 @@ struct Known {
 pub(crate) struct KnownPeers {
     known: BTreeMap<PeerId, Known>,
     dialling: BTreeMap<PeerId, Instant>,
+    /// Those that are connected: not to be dialled.
+    connected: BTreeSet<PeerId>,
     banned: VecDeque<PeerId>,
     /// Peers of which it was told that their addresses are refused; the oldest are forgotten first.
     refused: VecDeque<PeerId>,
@@ -32,6 +34,7 @@ impl KnownPeers {
         Self {
             known: BTreeMap::new(),
             dialling: BTreeMap::new(),
+            connected: BTreeSet::new(),
             banned: VecDeque::new(),
             refused: VecDeque::new(),
             known_max: config.known_peers_max,
@@ -82,12 +85,12 @@ impl KnownPeers {
         }
     }
 
-    /// The next peer to dial, if there is one that is due and the caller does not know it as connected.
-    pub(crate) fn next_dial(&mut self, now: Instant, connected: impl Fn(PeerId) -> bool) -> Option<PeerCoordinates> {
+    /// The next peer to dial, if there is one that is due and not connected.
+    pub(crate) fn next_dial(&mut self, now: Instant) -> Option<PeerCoordinates> {
         self.dialling.retain(|_, since| now.since(*since) < DIAL_WITHIN);
-        let dialling = &self.dialling;
+        let (dialling, connected) = (&self.dialling, &self.connected);
         let due = |(peer, known): &(&PeerId, &mut Known)| {
-            known.dial_at <= now && !dialling.contains_key(peer) && !connected(**peer)
+            known.dial_at <= now && !dialling.contains_key(peer) && !connected.contains(peer)
         };
         let (peer, known) = self.known.iter_mut().find(due)?;
         known.dial_at = now + self.redial_after;
@@ -102,9 +105,9 @@ impl KnownPeers {
     }
 
     /// When there is somebody to dial again, or a dial that takes too long is given up.
-    pub(crate) fn wake_at(&self, connected: impl Fn(PeerId) -> bool) -> Option<Instant> {
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
         let waiting = |(peer, known): (&PeerId, &Known)| {
-            (!self.dialling.contains_key(peer) && !connected(*peer)).then_some(known.dial_at)
+            (!self.connected.contains(peer) && !self.dialling.contains_key(peer)).then_some(known.dial_at)
         };
         let dials = self.dialling.values().map(|since| *since + DIAL_WITHIN);
         self.known.iter().filter_map(waiting).chain(dials).min()
@@ -120,16 +123,31 @@ impl KnownPeers {
         }
     }
 
+    /// A connection to a peer is in use.
+    pub(crate) fn connected(&mut self, peer: PeerId) {
+        self.connected.insert(peer);
+    }
+
+    /// A connection ended: the peer rests before it is dialled again.
+    pub(crate) fn disconnected(&mut self, now: Instant, peer: PeerId) {
+        self.connected.remove(&peer);
+        self.rest(now, peer);
+    }
+
     /// A dial ended well.
     pub(crate) fn dialled(&mut self, peer: PeerId) {
         self.dialling.remove(&peer);
     }
 
-    /// A connection ended: the peer rests before it is dialled again.
+    /// The peer rests before it is dialled again.
     pub(crate) fn rest(&mut self, now: Instant, peer: PeerId) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.dial_at = now + self.redial_after;
         }
+    }
+
+    pub(crate) fn are_connected(&self, peers: impl Iterator<Item = PeerId>) -> bool {
+        peers.collect::<BTreeSet<_>>() == self.connected
     }
 
     pub(crate) fn check_invariants(&self) {

@@ -241,7 +241,7 @@ impl Session {
         }
         let deadlines = self.connections.values().flat_map(|c| c.asked.iter().map(|asked| asked.deadline));
         let fetching = !self.is_complete() && self.mode.is_some();
-        let dial = self.may_dial().then(|| self.known.wake_at(|peer| self.connection_to(peer).is_some())).flatten();
+        let dial = self.may_dial().then(|| self.known.wake_at()).flatten();
         let busy = self.connections.values().filter(|c| fetching && c.uploads).map(|c| c.busy_until);
         let alone = self.alone_since.map_or(Instant::FAR_FUTURE, |since| since + self.config.rescue_after);
         let server = [self.server_retry_at, self.last_progress + self.config.rescue_after, alone];
@@ -272,6 +272,8 @@ impl Session {
         self.known.check_invariants();
         self.availability.check_invariants(self.connections.values().map(|connection| &connection.has));
         self.uploads.check_invariants();
+        let connected = self.connections.values().map(|connection| connection.peer);
+        assert!(self.known.are_connected(connected), "the peers that are connected are not those with connections");
         for (number, flight) in self.fetches.flights() {
             for id in &flight.peers {
                 let asked =

@@ -66,12 +66,11 @@ impl Session {
         if !self.may_dial() {
             return;
         }
-        let Some(hello) = self.hello() else { return };
         let room = usize::from(self.limits.connections_max);
+        let mut hello = None;
         while self.connections.len() + self.known.dialling() < room && self.known.dialling() < DIALS_AT_ONCE {
-            let connections = &self.connections;
-            let connected = |peer| connections.values().any(|connection| connection.peer == peer);
-            let Some(peer) = self.known.next_dial(now, connected) else { return };
+            let Some(peer) = self.known.next_dial(now) else { return };
+            let Some(hello) = hello.get_or_insert_with(|| self.hello()) else { return };
             self.out.push_back(Output::Dial { peer, hello: hello.clone() });
         }
     }
@@ -108,6 +107,7 @@ impl Session {
         }
         let has = PartSet::from_parts(self.progress.parts_total, hello.has.iter());
         self.availability.joined(&has);
+        self.known.connected(peer);
         self.connections.insert(id, Connection::new(peer, outgoing, has, hello.uploads, now));
         self.alone_since = None;
         if !outgoing && let Some(hello) = self.hello() {
@@ -231,7 +231,7 @@ impl Session {
             self.fetches.peer_failed(asked.number, id);
         }
         self.uploads.forget(id);
-        self.known.rest(now, connection.peer);
+        self.known.disconnected(now, connection.peer);
         Some(connection.peer)
     }
 }
