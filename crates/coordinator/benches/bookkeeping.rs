@@ -44,12 +44,15 @@ const LIST: usize = 20;
 /// Holders in the hash map, which would not fit otherwise.
 const HASHED_HOLDERS: u32 = 2_000;
 
+/// A part of the benchmark, with its source of randomness.
+type Section = fn(&mut ChaCha8Rng);
+
 fn main() {
     // `cargo test --all-targets` starts this too, without optimisation and without this flag.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let sections: [(&str, fn(&mut ChaCha8Rng)); 3] =
+    let sections: [(&str, Section); 3] =
         [("yardsticks", yardsticks), ("directory", directory), ("coordinator", coordinator)];
     match std::env::args().find_map(|argument| sections.iter().find(|(name, _)| *name == argument)) {
         Some((_, section)) => section(&mut ChaCha8Rng::seed_from_u64(1)),

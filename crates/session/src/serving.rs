@@ -50,10 +50,9 @@ impl Session {
         self.reporting.sent(sent_bytes);
         if let Some(connection) = self.connections.get_mut(&connection)
             && self.manifest.layout().part(number).is_some_and(|place| u64::from(place.len()) == sent_bytes)
+            && connection.has.insert(number)
         {
-            if connection.has.insert(number) {
-                self.availability.gained(number);
-            }
+            self.availability.gained(number);
         }
         if self.uploads.is_idle() {
             self.call_for_work();
