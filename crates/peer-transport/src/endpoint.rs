@@ -8,7 +8,7 @@ use crate::frames::StreamFrames;
 use crate::gate::{Gate, Slot, Verdict};
 use crate::identity::Identity;
 use crate::link::{self, Link};
-use crate::socket;
+use crate::socket::{self, PeerSocket};
 use crate::tls::{Credentials, Pinned, peer_id_of};
 use hybrid_wire::control::{Bye, ByeCode};
 use hybrid_wire::peer::{Hello, PeerMessage};
@@ -67,9 +67,10 @@ impl Endpoint {
         server.transport_config(transport.clone());
         config.limit_server(&mut server);
         let socket = socket::bind(address, config.socket_buffer_bytes).map_err(socket_error)?;
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let quic = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(server), socket, runtime)
-            .map_err(socket_error)?;
+        let socket = Arc::new(PeerSocket::new(socket).map_err(socket_error)?);
+        let (library, runtime) = (quinn::EndpointConfig::default(), Arc::new(quinn::TokioRuntime));
+        let quic =
+            quinn::Endpoint::new_with_abstract_socket(library, Some(server), socket, runtime).map_err(socket_error)?;
         let (events, receiver) = mpsc::channel(config.events_max);
         let gate = Gate::new(config.clone(), Instant::now());
         let shared =

@@ -1,9 +1,29 @@
-//! A UDP socket that can take a burst.
+//! A UDP socket that can take a burst, and that wakes its task no more often than there is something to do.
 
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::io;
+use std::future::Future;
+use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Sleep;
 use tracing::warn;
+
+/// For how long nothing is read after datagrams that trickle in.
+///
+/// One at a time they cost a wake-up each, which is several times the work on the datagram itself. The pause is part of the
+/// round-trip time, so it is small beside those of the internet.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Datagrams per second above which they come in batches by themselves: about 100 Mbit/s of full ones.
+const TRICKLE_PER_SECOND: u64 = 8_000;
 
 /// Binds a socket with buffers of `buffer_bytes` each way, as far as the system grants them.
 ///
@@ -34,15 +54,233 @@ fn usable(reported: usize) -> usize {
     if cfg!(target_os = "linux") { reported / 2 } else { reported }
 }
 
+/// The socket as the QUIC library uses it.
+///
+/// The library's own waits for room to send all the time, and the kernel tells of it whenever a datagram has left: on a slow
+/// uplink that is a wake-up for each datagram, with nothing to do. This one waits for room only after it found none.
+#[derive(Debug)]
+pub(crate) struct PeerSocket {
+    io: AsyncFd<UdpSocket>,
+    state: UdpSocketState,
+    /// Whether the last datagram to be sent found no room.
+    full: AtomicBool,
+    intake: Mutex<Intake>,
+}
+
+/// How fast datagrams come, and whether they are left alone for a moment.
+#[derive(Debug)]
+struct Intake {
+    since: Instant,
+    datagrams: u64,
+    pause: Pin<Box<Sleep>>,
+    pausing: bool,
+}
+
+impl Intake {
+    /// All that had come was read: begins a pause if it was little for the time.
+    fn drained(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed < PAUSE / 2 {
+            return;
+        }
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.pausing = self.datagrams.saturating_mul(1_000_000) < TRICKLE_PER_SECOND.saturating_mul(micros);
+        if self.pausing {
+            self.pause.as_mut().reset((now + PAUSE).into());
+        }
+        self.since = now;
+        self.datagrams = 0;
+    }
+}
+
+impl PeerSocket {
+    /// Takes a socket that does not block. Needs a tokio runtime.
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        let pause = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let intake = Intake { since: Instant::now(), datagrams: 0, pause, pausing: false };
+        let io = watch(socket, Interest::READABLE)?;
+        Ok(Self { io, state, full: AtomicBool::new(false), intake: Mutex::new(intake) })
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe, and what that asks for holds: a socket keeps its descriptor"
+)]
+fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+    AsyncFd::with_interest(socket, interest)
+}
+
+impl AsyncUdpSocket for PeerSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Room { socket: self, waiting: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.state.send(self.io.get_ref().into(), transmit);
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        // Figures and a timer: a panic elsewhere does no harm to them.
+        let mut intake = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        if intake.pausing {
+            ready!(intake.pause.as_mut().poll(cx));
+            intake.pausing = false;
+        }
+        let room = bufs.len().min(meta.len());
+        loop {
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            let Ok(received) = ready.try_io(|io| self.state.recv(io.get_ref().into(), bufs, meta)) else { continue };
+            if let Ok(count) = received {
+                let datagrams = meta.iter().take(count).map(|one| one.len.div_ceil(one.stride.max(1)) as u64);
+                intake.datagrams += datagrams.sum::<u64>();
+                if count < room {
+                    // That was all: asking once more would only say so. What has come since is told by a new wake-up.
+                    ready.clear_ready();
+                    intake.drained(Instant::now());
+                }
+            }
+            return Poll::Ready(received);
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+/// Waits for room to send, on a descriptor of its own that is watched only meanwhile.
+#[derive(Debug)]
+struct Room {
+    socket: Arc<PeerSocket>,
+    waiting: Option<AsyncFd<UdpSocket>>,
+}
+
+impl UdpPoller for Room {
+    /// The library asks before each datagram.
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.socket.full.load(Ordering::Relaxed) {
+            self.waiting = None;
+            return Poll::Ready(Ok(()));
+        }
+        let waiting = match self.waiting.take() {
+            Some(waiting) => waiting,
+            None => watch(self.socket.io.get_ref().try_clone()?, Interest::WRITABLE)?,
+        };
+        if let Poll::Ready(room) = waiting.poll_write_ready(cx) {
+            self.socket.full.store(false, Ordering::Relaxed);
+            return Poll::Ready(room.map(drop));
+        }
+        self.waiting = Some(waiting);
+        Poll::Pending
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
+
+    /// How long a test waits for what must come.
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn pair() -> (Arc<PeerSocket>, UdpSocket, SocketAddr) {
+        let socket = bind("127.0.0.1:0".parse().unwrap(), 64 << 10).unwrap();
+        let address = socket.local_addr().unwrap();
+        (Arc::new(PeerSocket::new(socket).unwrap()), UdpSocket::bind("127.0.0.1:0").unwrap(), address)
+    }
+
+    /// Reads once, into eight buffers.
+    fn poll_once(socket: &PeerSocket, cx: &mut Context<'_>) -> Poll<usize> {
+        let mut space = [[0; 100]; 8];
+        let mut bufs = space.each_mut().map(|buf| IoSliceMut::new(buf));
+        let mut meta = [RecvMeta::default(); 8];
+        socket.poll_recv(cx, &mut bufs, &mut meta).map(|count| count.unwrap())
+    }
+
+    async fn receive(socket: &PeerSocket) -> usize {
+        tokio::time::timeout(DEADLINE, poll_fn(|cx| poll_once(socket, cx))).await.expect("datagrams are there")
+    }
 
     #[test]
     fn both_families_bind() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let socket = bind(address.parse().unwrap(), 64 << 10).unwrap();
             assert_ne!(socket.local_addr().unwrap().port(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_trickles_in_is_read_in_batches() {
+        let (socket, other, address) = pair();
+        tokio::time::sleep(PAUSE).await;
+        other.send_to(b"first", address).unwrap();
+        assert_eq!(receive(&socket).await, 1);
+        let began = Instant::now();
+        other.send_to(b"second", address).unwrap();
+        let at_once = poll_fn(|cx| Poll::Ready(poll_once(&socket, cx))).await;
+        if at_once.is_pending() {
+            other.send_to(b"third", address).unwrap();
+            assert_eq!(receive(&socket).await, 2, "both in one go");
+        }
+        assert!(began.elapsed() >= PAUSE / 2, "no pause after one datagram");
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_datagrams_is_read_without_pauses() {
+        let (socket, other, address) = pair();
+        {
+            let mut intake = socket.intake.lock().unwrap();
+            intake.drained(Instant::now() + DEADLINE);
+            assert!(intake.pausing, "nothing came for long");
+            intake.datagrams = 2 * TRICKLE_PER_SECOND;
+            let now = intake.since + Duration::from_secs(1);
+            intake.drained(now);
+            assert!(!intake.pausing);
+            intake.drained(now + PAUSE / 4);
+            assert!(!intake.pausing, "too short a time to judge by");
+        }
+        // More than fit into one batch: all are read, one batch after the other.
+        for _ in 0..20 {
+            other.send_to(b"one of many", address).unwrap();
+        }
+        let mut read = 0;
+        while read < 20 {
+            read += receive(&socket).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn room_is_waited_for_only_when_there_was_none() {
+        let (socket, _, _) = pair();
+        let mut room = socket.clone().create_io_poller();
+        for full in [false, true] {
+            socket.full.store(full, Ordering::Relaxed);
+            let waited = tokio::time::timeout(DEADLINE, poll_fn(|cx| room.as_mut().poll_writable(cx)));
+            waited.await.expect("an idle socket has room").unwrap();
+            assert!(!socket.full.load(Ordering::Relaxed));
         }
     }
 }
