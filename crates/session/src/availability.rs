@@ -45,15 +45,14 @@ impl Availability {
     }
 
     /// Of the parts in `has` and not in `taken`, one that the fewest peers hold; the first such from `start` on, so that clients
-    /// with different starts choose different ones.
-    pub(crate) fn rarest(&self, has: &PartSet, taken: &PartSet, start: PartNumber) -> Option<PartNumber> {
+    /// with different starts choose different ones. None can be held by fewer than `least`, so one of these ends the search.
+    pub(crate) fn rarest(&self, has: &PartSet, taken: &PartSet, start: PartNumber, least: u16) -> Option<PartNumber> {
         let mut rarest = None;
         for number in has.missing_from(taken, start).take(LOOKED_AT) {
             let count = self.of(number);
-            if rarest.is_none_or(|(least, _)| count < least) {
+            if rarest.is_none_or(|(fewest, _)| count < fewest) {
                 rarest = Some((count, number));
-                // The peer that was asked holds it, so there is none rarer.
-                if count <= 1 {
+                if count <= least {
                     break;
                 }
             }

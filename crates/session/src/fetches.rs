@@ -53,6 +53,11 @@ impl Fetches {
         &self.held
     }
 
+    /// Every part of the content.
+    pub(crate) fn everything(&self) -> &PartSet {
+        &self.everything
+    }
+
     /// All that is not open.
     pub(crate) fn taken(&self) -> &PartSet {
         &self.taken

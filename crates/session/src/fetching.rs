@@ -118,7 +118,12 @@ impl Session {
     fn fetch_direct(&mut self, now: Instant) {
         while self.server_takes_requests(now) && self.fetches.server_requests() < self.config.server_requests {
             let start = self.start();
-            let Some(number) = self.fetches.any_open_from(start) else { return };
+            let number = match self.playhead {
+                Some(_) => self.fetches.any_open_from(start),
+                // What no neighbour has yet: a part that the server need not send to them, and that is safe once it is here.
+                None => self.availability.rarest(self.fetches.everything(), self.fetches.taken(), start, 0),
+            };
+            let Some(number) = number else { return };
             self.ask_server(number, Source::ServerDirect);
         }
     }
@@ -191,7 +196,8 @@ impl Session {
                 return Some(next);
             }
         }
-        self.availability.rarest(has, self.fetches.taken(), start)
+        // This peer holds it, so one holder is the least.
+        self.availability.rarest(has, self.fetches.taken(), start, 1)
     }
 
     /// Gives idle sources the parts that wait longest at others: stolen when the other has not begun, asked twice at the end.
