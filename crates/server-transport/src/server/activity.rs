@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,11 +17,14 @@ use tokio::time::Instant;
 pub(super) struct Activity {
     watch: Arc<Mutex<Watch>>,
     limits: Limits,
+    /// Whether the connection has become a control channel.
+    upgraded: Arc<AtomicBool>,
 }
 
 impl Activity {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { watch: Arc::new(Mutex::new(Watch::new(Instant::now()))), limits }
+        let watch = Arc::new(Mutex::new(Watch::new(Instant::now())));
+        Self { watch, limits, upgraded: Arc::new(AtomicBool::new(false)) }
     }
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
@@ -61,6 +65,11 @@ impl InFlight {
     pub(super) fn answered(&mut self) {
         self.answered = true;
         self.set_working(false);
+    }
+
+    /// What is written from now on is a control channel's.
+    pub(super) fn upgraded(&self) {
+        self.activity.upgraded.store(true, Ordering::Relaxed);
     }
 
     fn set_working(&mut self, working: bool) {
@@ -115,12 +124,22 @@ impl http_body::Body for WatchedBody {
 pub(super) struct WatchedStream<S, K> {
     stream: S,
     activity: Activity,
+    /// What is done to the socket, once, when it has become a control channel's.
+    on_upgrade: Option<fn(&S)>,
     _keep: K,
 }
 
 impl<S, K> WatchedStream<S, K> {
-    pub(super) fn new(stream: S, activity: Activity, keep: K) -> Self {
-        Self { stream, activity, _keep: keep }
+    pub(super) fn new(stream: S, activity: Activity, on_upgrade: fn(&S), keep: K) -> Self {
+        Self { stream, activity, on_upgrade: Some(on_upgrade), _keep: keep }
+    }
+
+    fn before_write(&mut self) {
+        if self.activity.upgraded.load(Ordering::Relaxed)
+            && let Some(on_upgrade) = self.on_upgrade.take()
+        {
+            on_upgrade(&self.stream);
+        }
     }
 
     fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -145,6 +164,7 @@ impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for WatchedStream<S, K> {
 
 impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for WatchedStream<S, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.before_write();
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note(written)
     }
@@ -154,6 +174,7 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for WatchedStream<S, K> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.before_write();
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.note(written)
     }

@@ -122,7 +122,12 @@ pub async fn serve<S: Site>(
     Ok(summary)
 }
 
-/// Bytes of one connection that the kernel takes beyond what it may send at once: enough for a wake-up at 1 Gbit/s.
+/// What waits in the kernel cannot be decided anew: a part that is pushed should wait here.
+fn keep_little_unsent(stream: &TcpStream) {
+    drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_MAX));
+}
+
+/// Bytes of one control channel that the kernel takes beyond what it may send at once: enough for a wake-up at 1 Gbit/s.
 const UNSENT_MAX: u32 = 32 << 10;
 
 /// How much of an answer is encrypted before it is written: a part of 256 KiB with its headers goes out in one system call.
@@ -182,11 +187,9 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 async fn connection<S: Site>(shared: Arc<Shared<S>>, stream: TcpStream, client: SocketAddr, keep: Keep) {
     // Answers go out in whole parts; waiting to fill a segment would only delay their ends.
     drop(stream.set_nodelay(true));
-    // What waits in the kernel cannot be decided anew: a part that is pushed should wait here.
-    drop(socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_MAX));
     let client = canonical(client);
     let activity = Activity::new((&shared.config).into());
-    let stream = WatchedStream::new(stream, activity.clone(), keep);
+    let stream = WatchedStream::new(stream, activity.clone(), keep_little_unsent, keep);
     let Some(tls) = &shared.tls else {
         return speak(&shared, stream, client, activity, Version::Http1).await;
     };
@@ -232,6 +235,9 @@ where
             async move {
                 let answer = answer.await?;
                 in_flight.answered();
+                if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                    in_flight.upgraded();
+                }
                 Ok::<_, Infallible>(answer.map(|body| WatchedBody::new(body, in_flight)))
             }
         }
