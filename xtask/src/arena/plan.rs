@@ -64,11 +64,13 @@ pub(super) struct Plan {
     pub(super) peer_up: f64,
     pub(super) peer_down: f64,
     pub(super) runs: u32,
+    /// Clients that our server serves directly before newcomers go to the swarm.
+    pub(super) direct_clients: u32,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { peers: 16, size_mib: 16, server_up: 20.0, peer_up: 10.0, peer_down: 50.0, runs: 1 }
+        Self { peers: 16, size_mib: 16, server_up: 20.0, peer_up: 10.0, peer_down: 50.0, runs: 1, direct_clients: 1 }
     }
 }
 
@@ -100,10 +102,11 @@ pub(super) fn help() -> String {
     let scenarios = SCENARIOS.map(|scenario| format!("  {}  {}", scenario.name(), scenario.about())).join("\n");
     format!(
         "Usage: cargo xtask arena [--system nginx|hybrid] [--scenario S1|S5] [--peers N] [--size MIB] [--scale FACTOR] \
-         [--runs N]\n\nOne server and a crowd in network namespaces with shaped links; plain HTTP and ours. Needs root, and \
+         [--runs N] [--direct-clients N]\n\nOne server and a crowd in network namespaces with shaped links; plain HTTP and ours. Needs root, and \
          ip, tc, nginx and curl; without them it says so and ends.\n\n  --peers N       clients, at most 200 [default: 16]\n  \
          --size MIB      the file [default: 16]\n  --scale FACTOR  of all rates: below 1 on a machine that is too slow for \
-         the crowd [default: 1]\n  --runs N        of each system in each scenario [default: 1]\n\nScenarios (both, if none \
+         the crowd [default: 1]\n  --runs N        of each system in each scenario [default: 1]\n  --direct-clients N  \
+         of our server: served whole before newcomers go to the swarm [default: 1]\n\nScenarios (both, if none \
          is named):\n{scenarios}"
     )
 }
@@ -119,6 +122,7 @@ pub(super) fn parse(arguments: &[String]) -> anyhow::Result<(Plan, Vec<System>, 
             "--scenario" => scenarios.push(find(&SCENARIOS, value()?, |scenario| scenario.name())?),
             "--peers" => plan.peers = value()?.parse().context("--peers is a number")?,
             "--size" => plan.size_mib = value()?.parse().context("--size is a number of MiB")?,
+            "--direct-clients" => plan.direct_clients = value()?.parse().context("--direct-clients is a number")?,
             "--runs" => plan.runs = value()?.parse().context("--runs is a number")?,
             "--scale" => {
                 let factor: f64 = value()?.parse().context("--scale is a number")?;
@@ -162,8 +166,10 @@ mod tests {
         let (plan, systems, scenarios) = parse(&[]).unwrap();
         assert_eq!((plan, &systems[..], &scenarios[..]), (Plan::default(), &SYSTEMS[..], &SCENARIOS[..]));
         let (plan, systems, scenarios) =
-            parse(&words("--system hybrid --scenario S5 --peers 4 --size 2 --scale 0.5 --runs 3")).unwrap();
-        let expected = Plan { peers: 4, size_mib: 2, server_up: 10.0, peer_up: 5.0, peer_down: 25.0, runs: 3 };
+            parse(&words("--system hybrid --scenario S5 --peers 4 --size 2 --scale 0.5 --runs 3 --direct-clients 0"))
+                .unwrap();
+        let expected =
+            Plan { peers: 4, size_mib: 2, server_up: 10.0, peer_up: 5.0, peer_down: 25.0, runs: 3, direct_clients: 0 };
         assert_eq!((plan, systems, scenarios), (expected, vec![System::Hybrid], vec![Scenario::OriginKilled]));
         for line in [
             "--system",

@@ -64,7 +64,7 @@ pub(super) async fn run(plan: &Plan, scenario: Scenario, system: System, program
     write_noise(&file, plan.size_bytes())?;
     let network = Network::build(plan, work)?;
     let log = work.join("server.log");
-    let mut server = Running::start(&mut server_command(system, &network, work, programs)?, &log)?;
+    let mut server = Running::start(&mut server_command(plan, system, &network, work, programs)?, &log)?;
     match system {
         System::Nginx => server.wait_for_file(&log, &work.join("nginx.ready"), Duration::from_secs(10))?,
         System::Hybrid => server.wait_for_log(&log, "all files are prepared", Duration::from_secs(60))?,
@@ -122,6 +122,7 @@ http {
 ";
 
 fn server_command(
+    plan: &Plan,
     system: System,
     network: &Network,
     work: &Path,
@@ -140,7 +141,8 @@ fn server_command(
         System::Hybrid => {
             let mut command = process::bound(&prefix, programs.join("hybrid-server"));
             command.arg("serve").arg(work.join("served")).args(["--listen", &format!("{}:80", address(0))]);
-            command.args(["--allow-peers", "10.78.0.0/16", "--direct-clients", "1"]);
+            command.args(["--allow-peers", "10.78.0.0/16"]);
+            command.args(["--direct-clients", &plan.direct_clients.to_string()]);
             command.arg("--state").arg(work.join("state"));
             command
         }
