@@ -36,9 +36,8 @@ pub struct Config {
     pub uniform_share_percent: usize,
     /// Connections that a client may have with peers. Default 40: twice the list, so that newcomers can always dial in.
     pub peer_connections_max: u16,
-    /// Parts that a client may send at one time. Default 2: few make a receiver a source soonest (four at a time doubled the
-    /// start-up in our simulations), and the second keeps the uplink busy while the first waits for its acknowledgement
-    /// (`docs/decisions/uploads.md` has the figures).
+    /// Parts that a client may send at one time. Default 4: few make a receiver a source soonest, and the others keep the uplink
+    /// busy while one waits for its acknowledgement (`docs/decisions/uploads.md` has the figures).
     pub uploads_max: u8,
     /// What the server sends beyond one copy of each part. Default [`EgressPolicy::Fast`]: a link that is paid for should not
     /// idle while clients wait.

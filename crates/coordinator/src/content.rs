@@ -21,6 +21,7 @@ pub(crate) struct Content {
     pub(crate) part_len: PartLen,
     /// What those members hold from whom others can fetch: rarity and copies come from these alone.
     directory: Directory,
+    everything: PartSet,
     /// What the other members hold: those that serve nobody, that nobody can dial, or that others accuse.
     apart: BTreeMap<ClientId, PartSet>,
     /// The clients, in an order of no meaning, so that a random one costs one step.
@@ -37,6 +38,7 @@ impl Content {
         Self {
             part_len,
             directory: Directory::new(part_count, clients_max),
+            everything: PartSet::full(part_count),
             apart: BTreeMap::new(),
             members: Vec::new(),
             flying: vec![0; part_count as usize],
@@ -122,16 +124,23 @@ impl Content {
             .min_by_key(|number| self.copies(*number))
     }
 
-    /// Of some parts that a client lacks and is not being sent, the one with the fewest copies. Only of some, since the client
-    /// asks its peers for the rarest, too, and would get those twice.
+    /// A part that a client lacks and is not being sent: one of which there is a single copy, since all who lack it wait for one
+    /// uplink, perhaps a slow one; else, of some parts, the one with the fewest copies. Only of some, since the client asks its
+    /// peers for the rarest, too, and would get those twice.
     pub(crate) fn top_up_part(&self, client: ClientId, place: Place, start: usize) -> Option<PartNumber> {
         const LOOKED_AT: usize = 8;
+        /// Parts with a single holder that are looked at: the client may hold the first of them itself.
+        const SINGLE: usize = 256;
         let held = self.held(client, place)?;
-        let count = self.part_count().max(1);
+        let rarity = self.directory.rarity();
+        let single = rarity.rarest().take_while(|number| rarity.count(*number) <= 1).take(SINGLE);
+        let single = single.filter(|number| self.copies(*number) <= 1 && !held.contains(*number));
+        if let Some(number) = single.into_iter().find(|number| !self.is_leased(client, *number)) {
+            return Some(number);
+        }
         #[allow(clippy::cast_possible_truncation, reason = "a remainder of a u32")]
-        let start = PartNumber::new((start % count as usize) as u32);
-        let everything = PartSet::full(count);
-        let lacking = everything.missing_from(held, start).filter(|number| !self.is_leased(client, *number));
+        let start = PartNumber::new((start % self.part_count().max(1) as usize) as u32);
+        let lacking = self.everything.missing_from(held, start).filter(|number| !self.is_leased(client, *number));
         lacking.step_by(7).take(LOOKED_AT).min_by_key(|number| self.copies(*number))
     }
 

@@ -208,13 +208,22 @@ fn a_fast_server_goes_on_until_nearly_all_have_all() {
 }
 
 #[test]
+fn a_part_with_a_single_holder_gets_a_second_one_first() {
+    let mut story = Story::with(1, |config| config.starter_parts = 0);
+    story.join(1, &Newcomer { has: 0..PARTS, ..Newcomer::new(1) });
+    story.join(2, &Newcomer { has: 0..PARTS - 1, ..Newcomer::new(2) });
+    let outputs = story.join(3, &Newcomer::new(3));
+    assert_eq!(pushes(&outputs)[0], (ClientId(3), content(1), PartNumber::new(PARTS - 1)));
+}
+
+#[test]
 fn a_thrifty_server_sends_one_copy() {
     let mut story = Story::with(4, |config| config.egress_policy = EgressPolicy::Thrifty);
     assert_eq!(welcome(&story.join(1, &Newcomer::new(1))).mode, Mode::ClientServer);
     let outputs = story.join(2, &Newcomer::new(2));
     assert_eq!(welcome(&outputs).mode, Mode::PeerToPeer, "although four could be served directly");
     assert!(
-        welcome(&outputs).reasons.iter().any(|reason| reason.contains("thrifty")),
+        welcome(&outputs).reasons.iter().any(|reason| reason.contains("direct clients 1 of 0")),
         "{:?}",
         welcome(&outputs).reasons
     );
