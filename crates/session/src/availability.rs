@@ -68,3 +68,28 @@ impl Availability {
         assert_eq!(counts, self.counts, "copies at the connected peers are miscounted");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(number: u32) -> PartNumber {
+        PartNumber::new(number)
+    }
+
+    #[test]
+    fn the_rarest_open_part_from_the_start_on() {
+        let mut copies = Availability::new(6);
+        let set = |parts: &[u32]| PartSet::from_parts(6, parts.iter().copied().map(part));
+        copies.joined(&set(&[0, 1, 2, 3, 4]));
+        copies.joined(&set(&[0, 2, 4]));
+        let (all, none) = (PartSet::full(6), set(&[]));
+        assert_eq!(copies.rarest(&all, &none, part(0), 0), Some(part(5)), "nobody holds it");
+        assert_eq!(copies.rarest(&set(&[0, 1, 3]), &none, part(0), 1), Some(part(1)));
+        assert_eq!(copies.rarest(&set(&[0, 1, 3]), &none, part(2), 1), Some(part(3)), "among equals the start decides");
+        assert_eq!(copies.rarest(&set(&[0, 1, 3]), &set(&[1, 3]), part(2), 1), Some(part(0)));
+        assert_eq!(copies.rarest(&set(&[0]), &set(&[0]), part(0), 1), None);
+        copies.left(&set(&[0, 2, 4]));
+        assert_eq!(copies.of(part(0)), 1);
+    }
+}

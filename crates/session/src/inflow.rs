@@ -36,3 +36,26 @@ impl Inflow {
         self.before.max(self.bytes as f64 / elapsed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_rate_that_grows_counts_at_once_and_one_that_falls_a_span_later() {
+        let mut inflow = Inflow::new(at(0));
+        assert_eq!(inflow.rate(at(0)), 0.0);
+        inflow.add(at(500), 1_000);
+        assert_eq!(inflow.rate(at(500)), 2_000.0);
+        inflow.add(at(1_000), 500);
+        assert_eq!(inflow.rate(at(1_000)), 2_000.0, "500 in a quarter of a second, the least that is judged by");
+        inflow.add(at(1_100), 1_000);
+        assert_eq!(inflow.rate(at(1_100)), 6_000.0);
+        inflow.add(at(3_000), 1);
+        assert_eq!(inflow.rate(at(4_000)), 750.0, "1,500 bytes in the two seconds before");
+    }
+}

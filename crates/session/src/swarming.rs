@@ -10,10 +10,6 @@ use hybrid_wire::peer::{Have, Hello, PeerMessage};
 use hybrid_wire::ticket::{Ticket, TicketPolicy};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId};
 
-/// Peers that are being dialled at one time. A handshake costs both sides about a millisecond of a processor; the first few
-/// connections are of more use early than all of them a little later.
-const DIALS_AT_ONCE: usize = 4;
-
 /// How soon another peer is asked for part ids after one had none.
 const PROOFS_RETRY: Duration = Duration::from_millis(200);
 
@@ -68,7 +64,7 @@ impl Session {
         }
         let room = usize::from(self.limits.connections_max);
         let mut hello = None;
-        while self.connections.len() + self.known.dialling() < room && self.known.dialling() < DIALS_AT_ONCE {
+        while self.connections.len() + self.known.dialling() < room {
             let Some(peer) = self.known.next_dial(now) else { return };
             let Some(hello) = hello.get_or_insert_with(|| self.hello()) else { return };
             self.out.push_back(Output::Dial { peer, hello: hello.clone() });

@@ -7,7 +7,8 @@ use hybrid_units::{BytesPerSecond, Duration, Instant};
 /// A part that is being sent and has not ended after this long no longer holds up the others.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Receivers whose levels differ by no more than this share of the content came together.
+/// Receivers whose levels differ by no more than one part in so many of the content came together: serving the fewest first
+/// keeps a crowd within some parts of each other, and clients that come one after the other are further apart.
 const CROWD_SPREAD: u32 = 16;
 
 #[derive(Debug)]
@@ -81,8 +82,9 @@ impl Uploads {
     /// The next request to answer, if a slot is free, with the pace that keeps all slots below the limit.
     ///
     /// What no neighbour holds yet comes first: until it is with somebody else, all who lack it wait for this client alone.
-    /// Then, among receivers that came together, the one that holds the fewest parts comes first, then whoever asked first: the most deprived peer gains most, and
-    /// has the most to pass on (Massoulié et al., "Randomized decentralized broadcasting algorithms", INFOCOM 2007).
+    /// Then, among receivers that came together, the one that holds the fewest parts comes first, then whoever asked first:
+    /// the most deprived peer gains most, and has the most to pass on (Massoulié et al., "Randomized decentralized
+    /// broadcasting algorithms", INFOCOM 2007).
     pub(crate) fn next(
         &mut self,
         now: Instant,

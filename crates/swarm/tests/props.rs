@@ -87,6 +87,10 @@ proptest! {
         prop_assert_eq!(set.is_useful_to(&other), !useful.is_empty());
         let expected = useful.iter().copied().find(|part| *part >= start).or(useful.first().copied());
         prop_assert_eq!(set.select_missing_from(&other, PartNumber::new(start)).map(number), expected);
+        let begin = if start < set.part_count() { start } else { 0 };
+        let (before, behind): (Vec<u32>, Vec<u32>) = useful.iter().partition(|part| **part < begin);
+        let all: Vec<u32> = set.missing_from(&other, PartNumber::new(start)).map(number).collect();
+        prop_assert_eq!(all, [behind, before].concat(), "each once, from the start on and around the end");
     }
 
     #[test]

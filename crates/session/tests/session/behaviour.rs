@@ -6,7 +6,7 @@ use hybrid_session::{Config, ConnectionId, Event, Input, Output, PartFailure, Pa
 use hybrid_units::{Duration, Instant, Mode};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{ByeCode, ClientMessage, ServerMessage, Welcome};
-use hybrid_wire::peer::Hello;
+use hybrid_wire::peer::{Hello, PeerMessage};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerLimits, SessionToken, Source};
 
 struct Story {
@@ -66,18 +66,22 @@ impl Story {
             peers: coordinates(peers),
             grants: PartRanges::empty(),
             pushes: 0,
-            limits: PeerLimits { connections_max: 10, uploads_max: 1 },
+            limits: PeerLimits { connections_max: 20, uploads_max: 1 },
         };
         self.tell(Input::ControlMessage(ServerMessage::Welcome(welcome)))
     }
 
     fn connect(&mut self, connection: u64, index: u8) -> Vec<Output> {
+        self.connect_holding(connection, index, &(0..PARTS).collect::<Vec<_>>())
+    }
+
+    fn connect_holding(&mut self, connection: u64, index: u8, parts: &[u32]) -> Vec<Output> {
         let hello = Hello {
             version: PROTOCOL_VERSION,
             content: self.world.manifest.content(),
             part_len_bytes: 16_384,
             ticket: self.world.ticket(peer(index), 9),
-            has: numbers(&(0..PARTS).collect::<Vec<_>>()),
+            has: numbers(parts),
             uploads: true,
         };
         self.tell(Input::PeerConnected {
@@ -105,11 +109,11 @@ impl Story {
     }
 
     /// Brings a part from a source into the store.
-    fn store(&mut self, source: PartSource, number: PartNumber) {
+    fn store(&mut self, source: PartSource, number: PartNumber) -> Vec<Output> {
         let verify = self.part(source, number, 0);
         let part = verified(verify);
         self.tell(Input::PartVerified { source, part });
-        self.tell(Input::Stored { number });
+        self.tell(Input::Stored { number })
     }
 }
 
@@ -321,4 +325,52 @@ fn an_address_that_is_refused_is_told_once() {
     // Peers of odd numbers live on loopback, which is not admitted here.
     assert_eq!(told(&story.welcome(Mode::PeerToPeer, &[1, 2, 3])), 2);
     assert_eq!(told(&story.welcome(Mode::PeerToPeer, &[1, 2, 3, 5])), 1);
+}
+
+#[test]
+fn all_peers_of_the_list_are_dialled_at_once() {
+    // Some of them never answer, and must not keep the others waiting.
+    let mut story = Story::new(true);
+    let outputs = story.welcome(Mode::PeerToPeer, &[2, 4, 6, 8, 10, 12]);
+    assert_eq!(dials(&outputs), 6);
+    assert!(story.wake_in() > Duration::from_millis(100), "woken after {:?} with nothing to do", story.wake_in());
+}
+
+#[test]
+fn only_so_many_parts_are_asked_for_before_any_has_come() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    let mut asked = 0;
+    for index in 0..12 {
+        asked += requests(&story.connect(u64::from(index), 2 * index)).len();
+    }
+    assert_eq!(asked, 10);
+}
+
+#[test]
+fn parts_are_announced_in_bunches_while_requests_wait() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::ClientServer, &[]);
+    let part = PartNumber::new;
+    let announced = |outputs: &[Output]| {
+        let have = |output: &Output| match output {
+            Output::SendPeer { message: PeerMessage::Have(have), .. } => have.parts.iter().count(),
+            _ => 0,
+        };
+        outputs.iter().map(have).sum::<usize>()
+    };
+    story.connect_holding(1, 2, &[]);
+    for number in 0..3 {
+        assert_eq!(announced(&story.store(PartSource::Push, part(number))), 1, "nothing waits: at once");
+    }
+    for number in 0..3 {
+        story.tell(Input::PartRequested { connection: ConnectionId(1), number: part(number) });
+    }
+    for number in 3..5 {
+        assert_eq!(announced(&story.store(PartSource::Push, part(number))), 0, "three wait");
+    }
+    story.now += Duration::from_millis(149);
+    assert_eq!(announced(&story.tell(Input::Timeout)), 0);
+    story.now += Duration::from_millis(1);
+    assert_eq!(announced(&story.tell(Input::Timeout)), 2);
 }
