@@ -237,15 +237,16 @@ mod tests {
         let (socket, other, address) = pair();
         tokio::time::sleep(PAUSE).await;
         other.send_to(b"first", address).unwrap();
-        assert_eq!(receive(&socket).await, 1);
+        // The pause begins when the first was read, so whatever holds this test up is part of it.
         let began = Instant::now();
+        assert_eq!(receive(&socket).await, 1);
         other.send_to(b"second", address).unwrap();
         let at_once = poll_fn(|cx| Poll::Ready(poll_once(&socket, cx))).await;
         if at_once.is_pending() {
             other.send_to(b"third", address).unwrap();
             assert_eq!(receive(&socket).await, 2, "both in one go");
         }
-        assert!(began.elapsed() >= PAUSE / 2, "no pause after one datagram");
+        assert!(began.elapsed() >= PAUSE, "no pause after one datagram");
     }
 
     #[tokio::test]

@@ -192,3 +192,29 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for WatchedStream<S, K> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ServerConfig;
+    use std::sync::atomic::AtomicU32;
+    use tokio::io::{AsyncWriteExt, DuplexStream};
+
+    #[tokio::test]
+    async fn a_socket_is_changed_once_and_only_for_a_control_channel() {
+        static CHANGED: AtomicU32 = AtomicU32::new(0);
+        fn change(_: &DuplexStream) {
+            CHANGED.fetch_add(1, Ordering::Relaxed);
+        }
+        let activity = Activity::new((&ServerConfig::default()).into());
+        let (stream, _other) = tokio::io::duplex(64);
+        let mut stream = WatchedStream::new(stream, activity.clone(), change, ());
+        stream.write_all(b"an answer").await.unwrap();
+        assert_eq!(CHANGED.load(Ordering::Relaxed), 0);
+        activity.request().upgraded();
+        for _ in 0..2 {
+            stream.write_all(b"a message").await.unwrap();
+            assert_eq!(CHANGED.load(Ordering::Relaxed), 1);
+        }
+    }
+}
