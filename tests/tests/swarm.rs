@@ -4,12 +4,19 @@ use hybrid_tests::badpeer::Polluter;
 use hybrid_tests::{PeerProcess, ServerProcess, content};
 use serde_json::Value;
 use std::path::Path;
+use tempfile::TempDir;
 
 const PEERS: usize = 8;
 const DIRECT: usize = 2;
 
-fn write(folder: &Path, name: &str, bytes: &[u8]) {
-    std::fs::write(folder.join(name), bytes).expect("room for a file");
+/// A server of `file.bin`, and the folder that it and its clients live in.
+fn serve(bytes: &[u8], flags: &[&str]) -> (TempDir, ServerProcess) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let served = folder.path().join("served");
+    std::fs::create_dir(&served).expect("an empty folder");
+    std::fs::write(served.join("file.bin"), bytes).expect("room for a file");
+    let server = ServerProcess::start(&served, flags);
+    (folder, server)
 }
 
 /// The first two come before the others, so that it is known who is served directly.
@@ -52,11 +59,7 @@ const SERVER_SOURCES: [&str; 3] = ["server-direct", "server-grant", "server-resc
 
 fn swarm_of(len: usize) {
     let bytes = content(len, 7);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let served = folder.path().join("served");
-    std::fs::create_dir(&served).expect("an empty folder");
-    write(&served, "file.bin", &bytes);
-    let server = ServerProcess::start(&served, &["--direct-clients", &DIRECT.to_string()]);
+    let (folder, server) = serve(&bytes, &["--direct-clients", &DIRECT.to_string()]);
     let mut peers = start_peers(&server.url("file.bin"), folder.path(), PEERS);
     let summaries = finish(&mut peers, &bytes);
 
@@ -97,11 +100,7 @@ fn a_small_file() {
 #[test]
 fn a_thrifty_server_pays_for_little_more_than_one_copy() {
     let bytes = content(30_000_000, 9);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let served = folder.path().join("served");
-    std::fs::create_dir(&served).expect("an empty folder");
-    write(&served, "file.bin", &bytes);
-    let server = ServerProcess::start(&served, &["--egress-policy", "thrifty"]);
+    let (folder, server) = serve(&bytes, &["--egress-policy", "thrifty"]);
     let mut peers = start_peers(&server.url("file.bin"), folder.path(), PEERS);
     let summaries = finish(&mut peers, &bytes);
     let sent: u64 = summaries.iter().flat_map(|summary| SERVER_SOURCES.map(|source| from(summary, source))).sum();
@@ -123,11 +122,7 @@ fn a_file_whose_part_ids_are_asked_for() {
 #[test]
 fn a_polluter_is_dropped_and_nothing_wrong_is_written() {
     let bytes = content(30_000_000, 9);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let served = folder.path().join("served");
-    std::fs::create_dir(&served).expect("an empty folder");
-    write(&served, "file.bin", &bytes);
-    let server = ServerProcess::start(&served, &["--direct-clients", "2"]);
+    let (folder, server) = serve(&bytes, &["--direct-clients", "2"]);
     let url = server.url("file.bin");
 
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -158,13 +153,9 @@ fn a_polluter_is_dropped_and_nothing_wrong_is_written() {
 #[test]
 fn a_killed_peer_resumes_without_fetching_again_what_it_had() {
     let bytes = content(30_000_000, 11);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let served = folder.path().join("served");
-    std::fs::create_dir(&served).expect("an empty folder");
-    write(&served, "file.bin", &bytes);
     // Slow enough to be killed half way, on any machine.
     const RATE: u64 = 5_000_000;
-    let server = ServerProcess::start(&served, &["--egress-limit", "5MB/s"]);
+    let (folder, server) = serve(&bytes, &["--egress-limit", "5MB/s"]);
     let url = server.url("file.bin");
     let mut peer = PeerProcess::start("peer", &url, folder.path(), &[]);
     let held = |event: &Value| event["held_bytes"].as_u64().unwrap_or(0);
@@ -186,11 +177,7 @@ fn a_killed_peer_resumes_without_fetching_again_what_it_had() {
 #[test]
 fn the_swarm_finishes_when_the_server_dies() {
     let bytes = content(30_000_000, 13);
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let served = folder.path().join("served");
-    std::fs::create_dir(&served).expect("an empty folder");
-    write(&served, "file.bin", &bytes);
-    let mut server = ServerProcess::start(&served, &["--direct-clients", "1"]);
+    let (folder, mut server) = serve(&bytes, &["--direct-clients", "1"]);
     let url = server.url("file.bin");
     let mut seed = PeerProcess::start("seed", &url, folder.path(), &["--stay", "forever"]);
     seed.wait_for("complete");

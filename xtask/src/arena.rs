@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         println!("arena: skipped: {why}");
         return Ok(());
     }
-    let programs = build()?;
+    let programs = workspace::programs()?;
     network::remove_leftovers()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -67,15 +67,6 @@ async fn races(plan: &Plan, systems: &[System], scenarios: &[Scenario], programs
         }
     }
     Ok(())
-}
-
-fn build() -> anyhow::Result<PathBuf> {
-    println!("building the programs (release)");
-    let status = workspace::cargo()
-        .args(["build", "--release", "--package", "hybrid-server-cli", "--package", "hybrid-peer-cli"])
-        .status()?;
-    ensure!(status.success(), "the programs do not build");
-    Ok(workspace::target()?.join("release"))
 }
 
 #[cfg(test)]

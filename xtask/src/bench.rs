@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     }
     let isolated = has(ISOLATED);
     if !isolated {
-        build()?;
+        workspace::programs()?;
         println!("{}", machine::describe()?);
     }
     let setting = Setting { programs: workspace::target()?.join("release"), quick: has("--quick"), isolated };
@@ -101,11 +101,4 @@ fn help() -> String {
          none is named):\n{}",
         lines.join("\n")
     )
-}
-
-fn build() -> anyhow::Result<()> {
-    println!("building the programs (release)");
-    let status = workspace::cargo().args(["build", "--release", "--package", "hybrid-server-cli"]).status()?;
-    ensure!(status.success(), "the programs do not build");
-    Ok(())
 }

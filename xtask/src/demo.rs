@@ -6,6 +6,7 @@
 mod crowd;
 mod table;
 
+use crate::work_folder::WorkFolder;
 use crate::workspace;
 use anyhow::{Context, bail, ensure};
 use crowd::{Crowd, Peer};
@@ -45,12 +46,13 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
         [file] if !file.starts_with('-') => PathBuf::from(file),
         _ => bail!("expected at most one FILE\n\n{HELP}"),
     };
-    let programs = build()?;
+    let programs = workspace::programs()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
-        let work = WorkFolder::new()?;
+        let work = WorkFolder::new("demo")?;
+        std::fs::create_dir(work.path().join("served"))?;
         tokio::select! {
-            result = show(&programs, &file, &work.0) => result,
+            result = show(&programs, &file, work.path()) => result,
             _ = tokio::signal::ctrl_c() => {
                 // The programs heard it too, being of the same terminal; what still runs is killed when its handle goes.
                 println!("\nstopped");
@@ -71,34 +73,6 @@ fn default_file() -> anyhow::Result<PathBuf> {
     let largest = candidates.max_by_key(|entry| entry.metadata().map(|data| data.len()).unwrap_or(0));
     let found = largest.with_context(|| format!("no librustc_driver in {}; name a FILE", folder.display()))?;
     Ok(found.path())
-}
-
-fn build() -> anyhow::Result<PathBuf> {
-    println!("building the programs (release)");
-    let status = workspace::cargo()
-        .args(["build", "--release", "--package", "hybrid-server-cli", "--package", "hybrid-peer-cli"])
-        .status()?;
-    ensure!(status.success(), "the programs do not build");
-    Ok(workspace::target()?.join("release"))
-}
-
-/// A folder of this run's own, gone with it.
-struct WorkFolder(PathBuf);
-
-impl WorkFolder {
-    fn new() -> anyhow::Result<Self> {
-        let path = workspace::target()?.join(format!("demo-{}", std::process::id()));
-        std::fs::create_dir_all(path.join("served"))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for WorkFolder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("could not remove {}: {error}", self.0.display());
-        }
-    }
 }
 
 fn hash(path: &Path) -> anyhow::Result<blake3::Hash> {

@@ -47,8 +47,10 @@ pub(crate) fn owner(name: &str, kind: &str) -> Option<u32> {
     name.strip_prefix(kind)?.strip_prefix('-')?.split('-').next()?.parse().ok()
 }
 
+/// Whether a process runs; where the system does not tell, it may.
 pub(crate) fn is_alive(process: u32) -> bool {
-    Path::new(&format!("/proc/{process}")).exists()
+    let tells = Path::new("/proc/self").exists();
+    !tells || Path::new(&format!("/proc/{process}")).exists()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The workspace as cargo sees it.
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,6 +43,16 @@ pub(crate) fn target() -> anyhow::Result<PathBuf> {
     let json = output(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: Value = serde_json::from_str(&json).context("cargo metadata is not JSON")?;
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target folder")
+}
+
+/// Builds both programs in release mode; gives the folder where they are.
+pub(crate) fn programs() -> anyhow::Result<PathBuf> {
+    println!("building the programs (release)");
+    let status = cargo()
+        .args(["build", "--release", "--package", "hybrid-server-cli", "--package", "hybrid-peer-cli"])
+        .status()?;
+    ensure!(status.success(), "the programs do not build");
+    Ok(target()?.join("release"))
 }
 
 /// Our packages.
