@@ -51,7 +51,7 @@ async fn serve(mut events: Events, part: Bytes) {
 /// One request after the other, with the answer hashed before the next.
 async fn fetch(connection: Connection, count: u32, expected: blake3::Hash) -> Outcome<()> {
     for number in 0..count {
-        match connection.request(PartNumber::new(number), PART_BYTES).await? {
+        match connection.request(PartNumber::new(number), PART_BYTES, drop).await? {
             PartAnswer::Part { bytes, .. } if blake3::hash(&bytes) == expected => {}
             other => return Err(format!("{other:?}").into()),
         }

@@ -43,7 +43,7 @@
 //!
 //! let to = PeerCoordinates { peer: giver.peer_id(), address: giver.local_addr()? };
 //! let connection = taker.dial(&to, hello()).await?;
-//! let answer = connection.request(PartNumber::new(0), 6).await?;
+//! let answer = connection.request(PartNumber::new(0), 6, drop).await?;
 //! assert!(matches!(answer, PartAnswer::Part { bytes, .. } if bytes == "a part"));
 //! # serving.abort();
 //! # Ok(())

@@ -32,8 +32,6 @@ pub enum PartAnswer {
     Part {
         /// The bytes.
         bytes: Bytes,
-        /// Requests that wait at the peer.
-        queue: u8,
     },
     /// Not now.
     Busy {
@@ -47,14 +45,20 @@ pub enum PartAnswer {
 }
 
 impl Connection {
-    /// Asks for a part of this many bytes and waits for it.
+    /// Asks for a part of this many bytes and waits for it. `begun` hears when the peer begins to send it, and how many
+    /// requests wait there.
     ///
     /// Dropping the future cancels the request: the peer stops sending.
     /// There is no deadline here, because how long to wait is a decision.
     ///
     /// # Errors
     /// When the answer does not fit the request, or none comes.
-    pub async fn request(&self, number: PartNumber, length_bytes: u32) -> Result<PartAnswer, RequestError> {
+    pub async fn request(
+        &self,
+        number: PartNumber,
+        length_bytes: u32,
+        begun: impl FnOnce(u8) + Send,
+    ) -> Result<PartAnswer, RequestError> {
         let _permit = self.requests.try_acquire().map_err(|_| RequestError::TooMany)?;
         let frame = encode_request(&Request { number: number.as_u32() })?;
         let (mut send, recv) = self.link.quic.open_bi().await.map_err(|_| RequestError::Closed)?;
@@ -63,9 +67,10 @@ impl Connection {
         let mut frames = StreamFrames::new(recv);
         match frames.reply().await.map_err(|error| error.in_request(&self.link))? {
             PartReply::Part { number: got_number, length_bytes: got, queue } => {
+                begun(queue);
                 let expected = (number.as_u32(), length_bytes);
                 let bytes = read_part(&self.link, frames, expected, (got_number, got)).await?;
-                Ok(PartAnswer::Part { bytes, queue })
+                Ok(PartAnswer::Part { bytes })
             }
             PartReply::Busy { retry_in_ms, queue } => {
                 Ok(PartAnswer::Busy { retry_in: Duration::from_millis(retry_in_ms.into()), queue })

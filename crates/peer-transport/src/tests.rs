@@ -116,7 +116,7 @@ impl Pair {
         length_bytes: u32,
     ) -> (tokio::task::JoinHandle<Result<PartAnswer, RequestError>>, Responder) {
         let dialler = self.dialler.clone();
-        let asking = tokio::spawn(async move { dialler.request(PartNumber::new(number), length_bytes).await });
+        let asking = tokio::spawn(async move { dialler.request(PartNumber::new(number), length_bytes, drop).await });
         let asked = timeout(DEADLINE, requested(&mut self.answerer_events));
         let (got, responder) = asked.await.expect("the request comes");
         assert_eq!(got, PartNumber::new(number));
@@ -193,7 +193,7 @@ async fn messages_both_ways_and_a_farewell() {
     assert_eq!(closed(&mut pair.answerer_events).await, CloseReason::Peer(bye));
     assert_eq!(closed(&mut pair.dialler_events).await, CloseReason::Local);
     assert_eq!(pair.dialler.send(&PeerMessage::Idle), Err(SendError::Closed));
-    let asked = pair.dialler.request(PartNumber::new(0), 1).await;
+    let asked = pair.dialler.request(PartNumber::new(0), 1, drop).await;
     assert_eq!(asked, Err(RequestError::Closed));
 }
 
@@ -322,10 +322,17 @@ async fn a_part_comes_as_it_was_sent() {
     let mut pair = Pair::new().await;
     for length_bytes in [0, 1, 65_536, 1 << 20] {
         let bytes = part(3, length_bytes);
-        let (asking, responder) = pair.ask(3, length_bytes.try_into().unwrap()).await;
+        let (begun, queue) = tokio::sync::oneshot::channel();
+        let dialler = pair.dialler.clone();
+        let wanted_bytes = u32::try_from(length_bytes).unwrap();
+        let asking = tokio::spawn(async move {
+            dialler.request(PartNumber::new(3), wanted_bytes, |queue| begun.send(queue).unwrap()).await
+        });
+        let (_, responder) = requested(&mut pair.answerer_events).await;
         let sent = responder.send_part(bytes.clone(), 5, None).await;
         assert_eq!(sent, bytes.len() as u64);
-        assert_eq!(asking.await.unwrap(), Ok(PartAnswer::Part { bytes, queue: 5 }));
+        assert_eq!(asking.await.unwrap(), Ok(PartAnswer::Part { bytes }));
+        assert_eq!(queue.await, Ok(5));
     }
 }
 
@@ -333,11 +340,11 @@ async fn a_part_comes_as_it_was_sent() {
 async fn both_sides_ask() {
     let mut pair = Pair::new().await;
     let answerer = pair.answerer.clone();
-    let asking = tokio::spawn(async move { answerer.request(PartNumber::new(8), 100).await });
+    let asking = tokio::spawn(async move { answerer.request(PartNumber::new(8), 100, drop).await });
     let (number, responder) = requested(&mut pair.dialler_events).await;
     assert_eq!(number, PartNumber::new(8));
     responder.send_part(part(8, 100), 0, None).await;
-    assert_eq!(asking.await.unwrap(), Ok(PartAnswer::Part { bytes: part(8, 100), queue: 0 }));
+    assert_eq!(asking.await.unwrap(), Ok(PartAnswer::Part { bytes: part(8, 100) }));
 }
 
 #[tokio::test]
@@ -427,7 +434,7 @@ async fn requests_are_bounded() {
     let mut pair = Pair::with(Config { requests_max: 2, ..Config::default() }).await;
     let (first, _first) = pair.ask(0, 1).await;
     let (_second, _responder) = pair.ask(1, 1).await;
-    assert_eq!(pair.dialler.request(PartNumber::new(2), 1).await, Err(RequestError::TooMany));
+    assert_eq!(pair.dialler.request(PartNumber::new(2), 1, drop).await, Err(RequestError::TooMany));
     first.abort();
     drop(first.await);
     let (_third, _responder) = pair.ask(3, 1).await;
@@ -436,7 +443,7 @@ async fn requests_are_bounded() {
 #[tokio::test]
 async fn a_part_that_no_content_has_is_not_asked_for() {
     let pair = Pair::new().await;
-    let asked = pair.dialler.request(PartNumber::new(u32::MAX), 1).await;
+    let asked = pair.dialler.request(PartNumber::new(u32::MAX), 1, drop).await;
     assert!(matches!(asked, Err(RequestError::Invalid(_))));
 }
 
@@ -456,7 +463,7 @@ async fn answered_with(reply: &[u8], bytes: &[u8]) -> (RequestError, Option<ByeC
     });
     let connection = timeout(DEADLINE, endpoint.dial(&to, hello())).await.unwrap().unwrap();
     connected(&mut events).await;
-    let error = timeout(DEADLINE, connection.request(PartNumber::new(5), 100)).await.unwrap().unwrap_err();
+    let error = timeout(DEADLINE, connection.request(PartNumber::new(5), 100, drop)).await.unwrap().unwrap_err();
     (error, answering.await.unwrap())
 }
 

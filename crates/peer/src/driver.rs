@@ -95,6 +95,8 @@ pub(crate) struct Driver {
     connections: BTreeMap<ConnectionId, Connection>,
     responders: BTreeMap<(ConnectionId, PartNumber), Responder>,
     tasks: JoinSet<Done>,
+    /// What tasks tell the session before they end: no more than one thing for each request that is out.
+    inputs: (mpsc::UnboundedSender<Input>, mpsc::UnboundedReceiver<Input>),
     running: BTreeMap<Key, (u64, AbortHandle)>,
     started: u64,
     syncing: bool,
@@ -129,6 +131,7 @@ impl Driver {
             connections: BTreeMap::new(),
             responders: BTreeMap::new(),
             tasks: JoinSet::new(),
+            inputs: mpsc::unbounded_channel(),
             running: BTreeMap::new(),
             started: 0,
             syncing: false,
@@ -155,6 +158,7 @@ impl Driver {
                     Err(failed) if failed.is_panic() => error!(%failed, "a task panicked"),
                     Err(_) => {}
                 },
+                Some(input) = self.inputs.1.recv() => self.feed(input),
                 Some(event) = self.parts.routed.recv() => self.on_peer_event(event),
                 Some(event) = self.control_events.recv() => self.on_control_event(event),
                 command = self.parts.commands.recv() => match command {
@@ -436,11 +440,11 @@ impl Driver {
     fn request_part(&mut self, connection: ConnectionId, number: PartNumber, length_bytes: u32) {
         let Some(handle) = self.connections.get(&connection).cloned() else { return };
         let source = PartSource::Peer(connection);
+        let inputs = self.inputs.0.clone();
+        let begun = move |queue| drop(inputs.send(Input::PartBegun { connection, number, queue }));
         self.spawn_keyed(Key::Request(connection, number), async move {
-            let failure = match handle.request(number, length_bytes).await {
-                Ok(PartAnswer::Part { bytes, queue }) => {
-                    return Input::PartReceived { source, number, bytes, queue: Some(queue) };
-                }
+            let failure = match handle.request(number, length_bytes, begun).await {
+                Ok(PartAnswer::Part { bytes }) => return Input::PartReceived { source, number, bytes },
                 Ok(PartAnswer::Busy { retry_in, queue }) => PartFailure::Busy { retry_in, queue },
                 Ok(PartAnswer::Gone) => PartFailure::Gone,
                 Err(error) if error.is_misbehaviour() => PartFailure::Misbehaved,
@@ -456,7 +460,7 @@ impl Driver {
         self.spawn(async move {
             let source = PartSource::Peer(connection);
             match part.receive(place.len()).await {
-                Ok(bytes) => Done::Inputs(vec![Input::PartReceived { source, number, bytes, queue: None }]),
+                Ok(bytes) => Done::Inputs(vec![Input::PartReceived { source, number, bytes }]),
                 // Nobody asked for it, so nobody waits for it.
                 Err(_) => Done::Inputs(Vec::new()),
             }
@@ -618,7 +622,7 @@ fn session_config(parts: &DriverParts) -> hybrid_session::Config {
 fn from_server(number: PartNumber, fetched: Result<Bytes, FetchError>) -> Input {
     let source = PartSource::Server;
     let failure = match fetched {
-        Ok(bytes) => return Input::PartReceived { source, number, bytes, queue: None },
+        Ok(bytes) => return Input::PartReceived { source, number, bytes },
         Err(FetchError::Refused { retry_after, .. }) => {
             PartFailure::Refused { retry_after: retry_after.unwrap_or(Duration::from_secs(1)) }
         }

@@ -15,14 +15,7 @@ const SERVER_RETRY: Duration = Duration::from_secs(1);
 pub(crate) const SERVER_RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl Session {
-    pub(crate) fn on_part(
-        &mut self,
-        now: Instant,
-        source: PartSource,
-        number: PartNumber,
-        bytes: Bytes,
-        queue: Option<u8>,
-    ) {
+    pub(crate) fn on_part(&mut self, now: Instant, source: PartSource, number: PartNumber, bytes: Bytes) {
         let length = bytes.len() as u64;
         let mut peer = None;
         if let PartSource::Peer(id) = source {
@@ -32,9 +25,6 @@ impl Session {
                 Some(asked) => {
                     connection.measure(asked, length, now);
                     self.inflow.add(now, length);
-                    if let Some(queue) = queue {
-                        connection.note_queue(queue);
-                    }
                 }
                 // Pushed, or given up in the meantime: welcome from a peer that proved itself.
                 None if connection.verified_parts > 0 => {}

@@ -23,6 +23,8 @@ pub(crate) struct Asked {
     pub(crate) number: PartNumber,
     pub(crate) since: Instant,
     pub(crate) deadline: Instant,
+    /// Whether the peer has begun to send it.
+    pub(crate) begun: bool,
 }
 
 /// A connected peer.
@@ -34,6 +36,9 @@ pub(crate) struct Connection {
     pub(crate) uploads: bool,
     /// What was asked and has not come, in the order of asking.
     pub(crate) asked: Vec<Asked>,
+    pub(crate) connected_at: Instant,
+    /// Parts that it held then.
+    pub(crate) level_at_first: u32,
     /// Not to be asked before this time.
     pub(crate) busy_until: Instant,
     pub(crate) strikes: u8,
@@ -52,6 +57,8 @@ impl Connection {
         Self {
             peer,
             outgoing,
+            connected_at: now,
+            level_at_first: has.len(),
             has,
             uploads,
             asked: Vec::new(),
@@ -84,6 +91,11 @@ impl Connection {
         self.uploads && now >= self.busy_until && self.asked.len() + self.unverified < self.window(config, part_bytes)
     }
 
+    /// Whether it has nothing to do, as far as is known here.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.queue == 0
+    }
+
     /// Seconds until a part that is asked now should be here.
     pub(crate) fn eta_secs(&self, part_bytes: u64) -> f64 {
         self.eta_secs_at(self.asked.len(), part_bytes)
@@ -98,7 +110,15 @@ impl Connection {
     pub(crate) fn ask(&mut self, number: PartNumber, now: Instant, patience: Duration, part_bytes: u64) {
         let expected = self.eta_secs(part_bytes);
         let deadline = now + patience + Duration::from_secs_f64((4.0 * expected).min(600.0));
-        self.asked.push(Asked { number, since: now, deadline });
+        self.asked.push(Asked { number, since: now, deadline, begun: false });
+    }
+
+    /// The peer has begun on a request, with so many others waiting there.
+    pub(crate) fn begun(&mut self, number: PartNumber, queue: u8) {
+        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.number == number) {
+            asked.begun = true;
+            self.note_queue(queue);
+        }
     }
 
     /// Takes a request off the list; `None` if there was none.

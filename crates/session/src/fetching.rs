@@ -40,8 +40,8 @@ struct Late {
     eta_secs: f64,
     number: PartNumber,
     other: ConnectionId,
-    /// Whether it is the first in line there.
-    first: bool,
+    /// Whether it is being sent.
+    begun: bool,
 }
 
 impl Session {
@@ -139,12 +139,13 @@ impl Session {
         }
     }
 
+    /// Asks as many peers as bring what is wanted soon, and beyond that whoever has nothing to do.
     fn fetch_from_peers(&mut self, now: Instant) {
         let mut requests: usize = self.connections.values().map(|connection| connection.asked.len()).sum();
         let most = self.requests_max(now);
-        while requests < most && self.unknown_room > 0 {
+        while requests < self.config.peer_requests && self.unknown_room > 0 {
             let start = self.start();
-            let Some((id, number)) = self.least_loaded(now, start) else { break };
+            let Some((id, number)) = self.least_loaded(now, start, requests >= most) else { break };
             self.ask_peer(now, id, number);
             requests += 1;
         }
@@ -171,15 +172,16 @@ impl Session {
         self.out.push_back(Output::RequestPart { connection: id, number, length_bytes });
     }
 
-    /// The source that would be done soonest with another part, and an open part that it holds.
+    /// The source that would be done soonest with another part, among all or only among the idle, and an open part that it holds.
     ///
     /// Load decides, not rarity: in our simulations of swarms with unequal uplinks, the choice of the source made the
     /// difference between 2 and 1.05 times the ideal time, the choice of the part none, as long as each has several holders.
-    fn least_loaded(&self, now: Instant, start: PartNumber) -> Option<(ConnectionId, PartNumber)> {
+    fn least_loaded(&self, now: Instant, start: PartNumber, idle: bool) -> Option<(ConnectionId, PartNumber)> {
         let (_, id, connection) = self
             .connections
             .iter()
             .filter(|(_, connection)| connection.takes_requests(now, &self.config, self.part_bytes))
+            .filter(|(_, connection)| !idle || connection.is_idle())
             .filter(|(_, connection)| connection.has.is_useful_to(self.fetches.taken()))
             .map(|(id, connection)| (connection.eta_secs(self.part_bytes), *id, connection))
             .min_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -203,12 +205,17 @@ impl Session {
     }
 
     /// Gives idle sources the parts that wait longest at others: stolen when the other has not begun, asked twice at the end.
+    ///
+    /// While there are open parts, a source that still has nothing to do has none of them. That is so in a young swarm, where
+    /// whoever got a part first has everybody in line and those who got it next have nobody.
     fn relieve(&mut self, now: Instant) {
         let part_bytes = self.part_bytes;
+        let open = self.fetches.any_open();
         let idle: Vec<ConnectionId> = self
             .connections
             .iter()
-            .filter(|(_, c)| c.asked.is_empty() && c.takes_requests(now, &self.config, part_bytes))
+            .filter(|(_, c)| if open { c.is_idle() } else { c.asked.is_empty() })
+            .filter(|(_, c)| c.takes_requests(now, &self.config, part_bytes))
             .map(|(id, _)| *id)
             .collect();
         // Most of the time nothing is late enough for anybody, and there is no need to look closer.
@@ -225,18 +232,18 @@ impl Session {
             let list = late.get_or_insert_with(|| self.late_parts(now));
             let Some(connection) = self.connections.get(&id) else { continue };
             let soon = SOONER * connection.eta_secs(part_bytes);
-            let Some(&Late { number, other, first, .. }) =
+            let Some(&Late { number, other, begun, .. }) =
                 list.iter().take_while(|late| late.eta_secs > soon).find(|late| connection.has.contains(late.number))
             else {
                 continue;
             };
-            if !first && let Some(slow) = self.connections.get_mut(&other) {
+            if !begun && let Some(slow) = self.connections.get_mut(&other) {
                 slow.answered(number);
                 self.ask_peer(now, id, number);
                 self.fetches.peer_failed(number, other);
                 self.out.push_back(Output::CancelRequest { connection: other, number });
                 late = None;
-            } else if !self.fetches.any_open() {
+            } else if !open {
                 self.ask_peer(now, id, number);
                 late = None;
             }
@@ -259,7 +266,7 @@ impl Session {
                     continue;
                 }
                 let eta_secs = self.eta_of(connection, place, asked, now);
-                late.push(Late { eta_secs, number: asked.number, other: *id, first: place == 0 });
+                late.push(Late { eta_secs, number: asked.number, other: *id, begun: asked.begun });
             }
         }
         late.sort_unstable_by(|a, b| b.eta_secs.total_cmp(&a.eta_secs).then(a.number.cmp(&b.number)));

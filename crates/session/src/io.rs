@@ -71,6 +71,15 @@ pub enum Input {
         /// When to ask again; `None` leaves it to the session.
         retry_after: Option<Duration>,
     },
+    /// A peer has begun to send a part that was asked of it: the header of its answer is here.
+    PartBegun {
+        /// Who sends it.
+        connection: ConnectionId,
+        /// Which part.
+        number: PartNumber,
+        /// Requests that wait at the peer, by the header.
+        queue: u8,
+    },
     /// A part's bytes came. They count for nothing before they are verified.
     PartReceived {
         /// Whence.
@@ -79,8 +88,6 @@ pub enum Input {
         number: PartNumber,
         /// The bytes.
         bytes: Bytes,
-        /// Requests that wait at the peer, by the header of its answer; `None` from the server and for what was not asked for.
-        queue: Option<u8>,
     },
     /// A part that was asked for did not come.
     PartFailed {

@@ -35,7 +35,7 @@ impl Session {
             ServerMessage::Welcome(welcome) => self.on_welcome(now, welcome),
             ServerMessage::Directive(directive) => self.on_directive(now, directive),
             ServerMessage::PartPush(push) => {
-                self.on_part(now, PartSource::Push, PartNumber::new(push.number), push.bytes, None);
+                self.on_part(now, PartSource::Push, PartNumber::new(push.number), push.bytes);
             }
             ServerMessage::Bye(bye) => {
                 self.reporting.stop();

@@ -9,6 +9,12 @@ use hybrid_wire::peer::{PartReply, PeerMessage};
 /// Neighbours that hear that this client has nothing to send. Four are enough to be heard and too few for a storm.
 const IDLE_NOTICES: usize = 4;
 
+/// Neighbours came together if they connected within this fraction of the time since the first of them did, and
+const TOGETHER: u32 = 4;
+
+/// held then about the same: within one part in so many of the content.
+const CROWD_SPREAD: u32 = 16;
+
 impl Session {
     pub(crate) fn on_request(&mut self, connection: ConnectionId, number: PartNumber) {
         if !self.connections.contains_key(&connection) {
@@ -36,12 +42,29 @@ impl Session {
         let paced = self.config.upload_limit.is_some();
         let slots = if paced { 1 } else { usize::from(self.limits.uploads_max.max(1)) };
         let (connections, availability) = (&self.connections, &self.availability);
+        let crowd = self.is_crowd(now);
         let held = |id: ConnectionId| connections.get(&id).map_or(u32::MAX, |connection| connection.has.len());
         let copies = |number: PartNumber| availability.of(number);
-        while let Some((connection, number, pace)) = self.uploads.next(now, slots, held, copies) {
+        while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, held, copies) {
             let queue = self.uploads.queue();
             self.out.push_back(Output::ServePart { connection, number, queue, pace });
         }
+    }
+
+    /// Whether the incomplete neighbours came together. Then the one that holds the fewest parts is served first: the most
+    /// deprived peer gains most, and has the most to pass on (Massoulié et al., "Randomized decentralized broadcasting
+    /// algorithms", INFOCOM 2007), and the last one is done soon. Where clients come one after the other, those who came last
+    /// would hold up those who are nearly done.
+    fn is_crowd(&self, now: Instant) -> bool {
+        let others = || self.connections.values().filter(|connection| !connection.has.is_full());
+        let (Some(first), Some(last)) =
+            (others().map(|c| c.connected_at).min(), others().map(|c| c.connected_at).max())
+        else {
+            return false;
+        };
+        let levels = || others().map(|connection| connection.level_at_first);
+        let spread = levels().max().unwrap_or(0) - levels().min().unwrap_or(0);
+        last.since(first) <= now.since(first) / TOGETHER && spread <= self.progress.parts_total / CROWD_SPREAD
     }
 
     pub(crate) fn on_served(&mut self, connection: ConnectionId, number: PartNumber, sent_bytes: u64) {

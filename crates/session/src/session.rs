@@ -191,7 +191,12 @@ impl Session {
                 self.hashes.failed(now, retry_after.map(|pause| pause.min(SERVER_RETRY_MAX)));
                 self.ask_peer_for_proofs();
             }
-            Input::PartReceived { source, number, bytes, queue } => self.on_part(now, source, number, bytes, queue),
+            Input::PartBegun { connection, number, queue } => {
+                if let Some(connection) = self.connections.get_mut(&connection) {
+                    connection.begun(number, queue);
+                }
+            }
+            Input::PartReceived { source, number, bytes } => self.on_part(now, source, number, bytes),
             Input::PartFailed { source, number, failure } => self.on_part_failed(now, source, number, &failure),
             Input::PartVerified { source, part } => self.on_verified(now, source, part),
             Input::PartRejected { source, number, error: _ } => self.on_rejected(now, source, number),

@@ -7,9 +7,8 @@ use hybrid_units::{BytesPerSecond, Duration, Instant};
 /// A part that is being sent and has not ended after this long no longer holds up the others.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Receivers whose levels differ by no more than one part in so many of the content came together: serving the fewest first
-/// keeps a crowd within some parts of each other, and clients that come one after the other are further apart.
-const CROWD_SPREAD: u32 = 16;
+/// Receivers are at the same level if they differ by no more than one part in so many of the content.
+const LEVEL_SPREAD: u32 = 16;
 
 #[derive(Debug)]
 pub(crate) struct Uploads {
@@ -82,13 +81,13 @@ impl Uploads {
     /// The next request to answer, if a slot is free, with the pace that keeps all slots below the limit.
     ///
     /// What no neighbour holds yet comes first: until it is with somebody else, all who lack it wait for this client alone.
-    /// Then, among receivers that came together, the one that holds the fewest parts comes first, then whoever asked first:
-    /// the most deprived peer gains most, and has the most to pass on (Massoulié et al., "Randomized decentralized
-    /// broadcasting algorithms", INFOCOM 2007).
+    /// Then, among receivers that came together or are at the same level, the one that holds the fewest parts comes first, then
+    /// whoever asked first.
     pub(crate) fn next(
         &mut self,
         now: Instant,
         slots: usize,
+        together: bool,
         parts_held: impl Fn(ConnectionId) -> u32,
         copies: impl Fn(PartNumber) -> u16,
     ) -> Option<(ConnectionId, PartNumber, Option<BytesPerSecond>)> {
@@ -100,7 +99,7 @@ impl Uploads {
         let served = |connection| self.active.iter().any(|(other, _, _)| *other == connection);
         let levels = || self.waiting.iter().map(|(connection, _)| parts_held(*connection));
         let spread = levels().max().unwrap_or(0) - levels().min().unwrap_or(0);
-        let crowd = spread <= self.part_count / CROWD_SPREAD;
+        let crowd = together || spread <= self.part_count / LEVEL_SPREAD;
         let level = |connection| if crowd { parts_held(connection) } else { 0 };
         let key = |connection, number| (served(connection), copies(number) > 0, level(connection));
         let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (id, number))| key(*id, *number))?;
@@ -150,10 +149,21 @@ mod tests {
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
         let held = |connection| if connection == A { 10 } else { 2 };
-        assert_eq!(queue.next(Instant::ZERO, 1, held, common), Some((B, part(3), None)));
-        assert_eq!(queue.next(Instant::ZERO, 1, held, common), None, "one slot");
+        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), Some((B, part(3), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), None, "one slot");
         queue.ended(B, part(3));
-        assert_eq!(queue.next(Instant::ZERO, 1, held, common), Some((A, part(1), None)), "then in order");
+        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), Some((A, part(1), None)), "then in order");
+    }
+
+    #[test]
+    fn those_who_lack_most_come_first_only_among_equals_and_in_a_crowd() {
+        for (together, first) in [(false, (A, part(1), None)), (true, (B, part(3), None))] {
+            let mut queue = uploads(&Config::default());
+            queue.admit(A, part(1), 1);
+            queue.admit(B, part(3), 1);
+            let held = |connection| if connection == A { 900 } else { 2 };
+            assert_eq!(queue.next(Instant::ZERO, 1, together, held, common), Some(first));
+        }
     }
 
     #[test]
@@ -163,7 +173,7 @@ mod tests {
         queue.admit(B, part(2), 1);
         let held = |connection| if connection == A { 10 } else { 2 };
         let copies = |number| if number == part(1) { 0 } else { 1 };
-        assert_eq!(queue.next(Instant::ZERO, 1, held, copies), Some((A, part(1), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, false, held, copies), Some((A, part(1), None)));
     }
 
     #[test]
@@ -184,10 +194,10 @@ mod tests {
         let mut queue = uploads(&Config::default());
         queue.admit(A, part(1), 1);
         queue.admit(B, part(2), 1);
-        assert!(queue.next(Instant::ZERO, 1, |_| 0, common).is_some());
-        assert!(queue.next(Instant::ZERO, 1, |_| 0, common).is_none());
+        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common).is_some());
+        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common).is_none());
         assert_eq!(queue.wake_at(Instant::ZERO), Some(Instant::ZERO + STUCK_AFTER));
-        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, |_| 0, common), Some((B, part(2), None)));
+        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, false, |_| 0, common), Some((B, part(2), None)));
     }
 
     #[test]
@@ -197,8 +207,8 @@ mod tests {
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
         let deprived = |connection| if connection == A { 0 } else { 100 };
-        assert_eq!(queue.next(Instant::ZERO, 1, deprived, common), Some((A, part(1), None)));
-        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, deprived, common), Some((B, part(3), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, false, deprived, common), Some((A, part(1), None)));
+        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, false, deprived, common), Some((B, part(3), None)));
     }
 
     #[test]
@@ -206,7 +216,7 @@ mod tests {
         let config = Config { upload_limit: Some(BytesPerSecond::new(1_000)), ..Config::default() };
         let mut queue = uploads(&config);
         queue.admit(A, part(1), 1);
-        let (_, _, pace) = queue.next(Instant::ZERO, 2, |_| 0, common).expect("one waits");
+        let (_, _, pace) = queue.next(Instant::ZERO, 2, false, |_| 0, common).expect("one waits");
         assert_eq!(pace, Some(BytesPerSecond::new(500)));
     }
 }

@@ -26,7 +26,7 @@ const SAME: f64 = 1e-9;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A peer answers a request.
-    Peer { from_link: LinkId, to_link: LinkId, queue: u8 },
+    Peer { from_link: LinkId, to_link: LinkId },
     /// The server answers a request.
     Fetch { incarnation: u32 },
     /// The server sends a part unasked.

@@ -43,12 +43,18 @@ pub(crate) enum Event {
         sender: HostId,
         version: u32,
     },
+    /// The header of a part that a peer sends has arrived.
+    Begun {
+        to: HostId,
+        link: LinkId,
+        number: u32,
+        queue: u8,
+    },
     /// A part from a peer has arrived.
     FromPeer {
         to: HostId,
         link: LinkId,
         number: u32,
-        queue: u8,
     },
     /// A part that was asked of the server has arrived.
     FromServer {

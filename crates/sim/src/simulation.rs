@@ -379,8 +379,8 @@ impl Simulation {
         let Transfer { from, to, number, kind, .. } = transfer;
         self.flying += transfer.sent();
         match kind {
-            Kind::Peer { from_link, to_link, queue } => {
-                self.after_delays(1, Event::FromPeer { to, link: to_link, number, queue });
+            Kind::Peer { from_link, to_link } => {
+                self.after_delays(1, Event::FromPeer { to, link: to_link, number });
                 // The slot is free when the receiver has the part; a paced one not before its pace allows the next.
                 let bytes = transfer.sent() as u32;
                 let served = Event::Served { host: from, link: from_link, number, bytes };
@@ -470,12 +470,18 @@ impl Simulation {
                     self.on_sent(transfer);
                 }
             }
-            Event::FromPeer { to, link, number, queue } => self.on_part_from_peer(to, link, number, queue),
+            Event::Begun { to, link, number, queue } => {
+                if self.host(to).is_open(link) {
+                    let (connection, number) = (connection(link), part(number));
+                    self.client(to, Input::PartBegun { connection, number, queue });
+                }
+            }
+            Event::FromPeer { to, link, number } => self.on_part_from_peer(to, link, number),
             Event::FromServer { to, incarnation, number } => {
                 self.flying -= self.part_bytes(number);
                 if self.is_here(to, incarnation) && self.host_mut(to).fetched(number) {
                     let (source, bytes) = (PartSource::Server, self.bytes.clone());
-                    self.client(to, Input::PartReceived { source, number: part(number), bytes, queue: None });
+                    self.client(to, Input::PartReceived { source, number: part(number), bytes });
                 } else {
                     self.wasted += self.part_bytes(number);
                 }
@@ -601,7 +607,7 @@ impl Simulation {
         self.manifest.layout().part(part(number)).map_or(0, |place| u64::from(place.len()))
     }
 
-    fn on_part_from_peer(&mut self, to: HostId, link: LinkId, number: u32, queue: u8) {
+    fn on_part_from_peer(&mut self, to: HostId, link: LinkId, number: u32) {
         self.flying -= self.part_bytes(number);
         // Whoever gave a request up no longer listens on its stream.
         if !self.host_mut(to).answered(link, number) {
@@ -611,7 +617,7 @@ impl Simulation {
         let from = self.host(to).links[link as usize].peer;
         let bytes = if self.host(from).polluter { self.bad_bytes.clone() } else { self.bytes.clone() };
         let source = PartSource::Peer(connection(link));
-        self.client(to, Input::PartReceived { source, number: part(number), bytes, queue: Some(queue) });
+        self.client(to, Input::PartReceived { source, number: part(number), bytes });
     }
 
     fn on_cancel(&mut self, to: HostId, link: LinkId, number: u32) {
@@ -1071,8 +1077,8 @@ impl Simulation {
         let holds = self.host(host).session.as_ref().is_some_and(|session| session.held().contains(number));
         assert!(holds, "host {host} serves part {number}, which it does not hold; {}", self.describe());
         self.host_mut(host).record.first_upload.get_or_insert(now);
-        let kind = Kind::Peer { from_link: link, to_link: theirs, queue };
-        self.begin(host, to, number, kind, pace);
+        self.tell_peer(to, theirs, Event::Begun { to, link: theirs, number: number.as_u32(), queue });
+        self.begin(host, to, number, Kind::Peer { from_link: link, to_link: theirs }, pace);
     }
 
     fn note(&mut self, host: HostId, event: &hybrid_session::Event) {

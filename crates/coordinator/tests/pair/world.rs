@@ -61,7 +61,7 @@ enum Event {
     Client(usize, hybrid_session::Input),
     Fetch { client: usize, number: PartNumber, session: SessionToken },
     Dialled { from: usize, connection: ConnectionId, to: usize, hello: Hello },
-    PartAtPeer { from: usize, connection: ConnectionId, number: PartNumber, bytes: Bytes, queue: u8 },
+    PartAtPeer { from: usize, connection: ConnectionId, number: PartNumber, bytes: Bytes },
     PartFromServer { client: usize, number: PartNumber, bytes: Bytes },
     KillServer,
 }
@@ -336,20 +336,20 @@ impl World {
             }
             Event::Fetch { client, number, session } => self.fetch(client, number, session),
             Event::Dialled { from, connection, to, hello } => self.dialled(from, connection, to, hello),
-            Event::PartAtPeer { from, connection, number, bytes, queue } => {
+            Event::PartAtPeer { from, connection, number, bytes } => {
                 let sender = &mut self.clients[from];
                 if !sender.online || sender.cancelled.remove(&(connection, number)) {
                     return;
                 }
                 if let Some((to, Some(theirs))) = sender.peers.get(&connection).copied() {
-                    let (source, queue) = (PartSource::Peer(theirs), Some(queue));
-                    self.client(to, hybrid_session::Input::PartReceived { source, number, bytes, queue });
+                    let source = PartSource::Peer(theirs);
+                    self.client(to, hybrid_session::Input::PartReceived { source, number, bytes });
                 }
             }
             Event::PartFromServer { client, number, bytes } => {
                 if self.clients[client].online && !self.clients[client].cancelled_fetches.remove(&number) {
-                    let (source, queue) = (PartSource::Server, None);
-                    self.client(client, hybrid_session::Input::PartReceived { source, number, bytes, queue });
+                    let source = PartSource::Server;
+                    self.client(client, hybrid_session::Input::PartReceived { source, number, bytes });
                 }
             }
             Event::KillServer => {
@@ -606,9 +606,13 @@ impl World {
                         let start = self.clients[index].uplink_free.max(self.now);
                         let end = start + BytesPerSecond::new(rate).time_for(sent_bytes);
                         self.clients[index].uplink_free = end;
+                        if let Some((to, Some(theirs))) = self.clients[index].peers.get(&connection).copied() {
+                            let begun = Input::PartBegun { connection: theirs, number, queue };
+                            self.at(start + self.scenario.delay, Event::Client(to, begun));
+                        }
                         self.at(end, Event::Client(index, Input::PartServed { connection, number, sent_bytes }));
                         let arrives = end + self.scenario.delay;
-                        self.at(arrives, Event::PartAtPeer { from: index, connection, number, bytes, queue });
+                        self.at(arrives, Event::PartAtPeer { from: index, connection, number, bytes });
                     }
                     Output::RefuseRequest { connection, number, reply } => {
                         self.refuse(index, connection, number, reply)

@@ -6,7 +6,7 @@ use hybrid_session::{Config, ConnectionId, Event, Input, Output, PartFailure, Pa
 use hybrid_units::{Duration, Instant, Mode};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{ByeCode, ClientMessage, ServerMessage, Welcome};
-use hybrid_wire::peer::{Hello, PeerMessage};
+use hybrid_wire::peer::{Have, Hello, PeerMessage};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerLimits, SessionToken, Source};
 
 struct Story {
@@ -94,15 +94,16 @@ impl Story {
 
     fn part(&mut self, source: PartSource, number: PartNumber, spoil: u8) -> Vec<Output> {
         let bytes = self.world.part(number.as_u32(), spoil);
-        self.tell(Input::PartReceived { source, number, bytes, queue: None })
+        self.tell(Input::PartReceived { source, number, bytes })
     }
 
     /// A peer's part with its queue, a time after it was asked that is the same for all; gives what is asked for next.
     fn part_with_queue(&mut self, (id, number): (ConnectionId, PartNumber), queue: u8) -> (ConnectionId, PartNumber) {
-        self.now += Duration::from_millis(10);
+        self.now += Duration::from_millis(20);
         let source = PartSource::Peer(id);
         let bytes = self.world.part(number.as_u32(), 0);
-        let outputs = self.tell(Input::PartReceived { source, number, bytes, queue: Some(queue) });
+        self.tell(Input::PartBegun { connection: id, number, queue });
+        let outputs = self.tell(Input::PartReceived { source, number, bytes });
         let next = requests(&outputs)[0];
         self.tell(Input::PartVerified { source, part: verified(outputs) });
         next
@@ -337,14 +338,41 @@ fn all_peers_of_the_list_are_dialled_at_once() {
 }
 
 #[test]
-fn only_so_many_parts_are_asked_for_before_any_has_come() {
+fn more_than_so_many_parts_are_asked_only_of_those_who_have_nothing_to_do() {
     let mut story = Story::new(true);
     story.welcome(Mode::PeerToPeer, &[]);
+    let said = |index: u8, message| Input::PeerMessage { connection: ConnectionId(index.into()), message };
+    let busy = || PeerMessage::Have(Have { parts: PartRanges::default(), queue: 9 });
     let mut asked = 0;
-    for index in 0..12 {
-        asked += requests(&story.connect(u64::from(index), 2 * index)).len();
+    for index in 0..10 {
+        asked += requests(&story.connect(index.into(), 2 * index)).len();
+        asked += requests(&story.tell(said(index, busy()))).len();
     }
     assert_eq!(asked, 10);
+    assert_eq!(requests(&story.connect(10, 20)).len(), 1, "it has nothing to do");
+    story.connect_holding(11, 22, &[]);
+    story.tell(said(11, busy()));
+    let have = PartRanges::from_ascending((0..PARTS).map(PartNumber::new));
+    assert_eq!(requests(&story.tell(said(11, PeerMessage::Have(Have { parts: have, queue: 9 })))), [], "it has");
+    assert_eq!(requests(&story.tell(said(11, PeerMessage::Idle))).len(), 1);
+}
+
+#[test]
+fn a_part_is_stolen_for_an_idle_source_unless_it_has_begun() {
+    for begun in [false, true] {
+        let mut story = Story::new(true);
+        story.welcome(Mode::PeerToPeer, &[]);
+        // The one part that there is, at a peer where it does not come.
+        let asked = requests(&story.connect_holding(1, 2, &[5]));
+        assert_eq!(asked, [(ConnectionId(1), PartNumber::new(5))]);
+        if begun {
+            story.tell(Input::PartBegun { connection: ConnectionId(1), number: PartNumber::new(5), queue: 0 });
+        }
+        story.now += Duration::from_millis(300);
+        let outputs = story.connect_holding(2, 4, &[5]);
+        let cancelled = outputs.iter().any(|output| matches!(output, Output::CancelRequest { .. }));
+        assert_eq!((requests(&outputs).len(), cancelled), if begun { (0, false) } else { (1, true) });
+    }
 }
 
 #[test]

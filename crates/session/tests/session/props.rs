@@ -52,6 +52,11 @@ enum Step {
         number: u32,
         spoil: u8,
     },
+    Begun {
+        connection: u8,
+        number: u32,
+        queue: u8,
+    },
     Fail {
         connection: Option<u8>,
         number: u32,
@@ -117,6 +122,7 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (prop::option::of(connection()), number(), 0u8..5).prop_map(|(connection, number, how)| {
             Step::Fail { connection, number, how }
         }),
+        2 => (connection(), number(), any::<u8>()).prop_map(|(connection, number, queue)| Step::Begun { connection, number, queue }),
         1 => connection().prop_map(|connection| Step::Close { connection }),
         3 => (connection(), number()).prop_map(|(connection, number)| Step::Ask { connection, number }),
         1 => (connection(), number()).prop_map(|(connection, number)| Step::Unask { connection, number }),
@@ -199,8 +205,10 @@ impl World {
                 source: source(connection),
                 number: number(part),
                 bytes: self.part(*part, *spoil),
-                queue: connection.map(|_| *spoil),
             },
+            Step::Begun { connection, number: part, queue } => {
+                Input::PartBegun { connection: id(connection), number: number(part), queue: *queue }
+            }
             Step::Fail { connection, number: part, how } => Input::PartFailed {
                 source: source(connection),
                 number: number(part),
