@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         Err(error) => return failure::from_clap(&error),
     };
     start_log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // One thread for the network: several hand each other the same few connections and wake each other for it. Hashing and the
+    // disk have threads of their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(run(args)),
         Err(error) => Err(Failure::system("cannot start", &error)),
