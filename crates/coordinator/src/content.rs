@@ -124,24 +124,31 @@ impl Content {
             .min_by_key(|number| self.copies(*number))
     }
 
-    /// A part that a client lacks and is not being sent: one of which there is a single copy, since all who lack it wait for one
-    /// uplink, perhaps a slow one; else, of some parts, the one with the fewest copies. Only of some, since the client asks its
-    /// peers for the rarest, too, and would get those twice.
-    pub(crate) fn top_up_part(&self, client: ClientId, place: Place, start: usize) -> Option<PartNumber> {
-        const LOOKED_AT: usize = 8;
-        /// Parts with a single holder that are looked at: the client may hold the first of them itself.
-        const SINGLE: usize = 256;
+    /// The rarest part that a client lacks and is not being sent, if so few hold it that all who lack it wait for a few uplinks,
+    /// perhaps slow ones.
+    pub(crate) fn rare_part(&self, client: ClientId, place: Place) -> Option<PartNumber> {
+        /// Of the rarest parts, those that are looked at: the client may hold the first of them itself.
+        const LOOKED_AT: usize = 256;
+        /// A part is rare if one member in so many holds it, or fewer.
+        const RARE: usize = 4;
         let held = self.held(client, place)?;
+        let few = u32::try_from(self.members.len() / RARE).unwrap_or(u32::MAX);
         let rarity = self.directory.rarity();
-        let single = rarity.rarest().take_while(|number| rarity.count(*number) <= 1).take(SINGLE);
-        let single = single.filter(|number| self.copies(*number) <= 1 && !held.contains(*number));
-        if let Some(number) = single.into_iter().find(|number| !self.is_leased(client, *number)) {
-            return Some(number);
-        }
+        let rare = rarity.rarest().take(LOOKED_AT).take_while(|number| rarity.count(*number) <= few);
+        rare.filter(|number| self.copies(*number) <= few && !held.contains(*number) && !self.is_leased(client, *number))
+            .min_by_key(|number| self.copies(*number))
+    }
+
+    /// Of some parts that a client lacks and is not being sent, the one with the most copies. The client asks its peers for the
+    /// rarest first, and would get those twice: in the harness of `docs/PERFORMANCE.md`, 5 to 13 pushes of 250 came while the
+    /// same part was being asked of a peer, and 30 to 50 when the rarest were pushed.
+    pub(crate) fn common_part(&self, client: ClientId, place: Place, start: usize) -> Option<PartNumber> {
+        const LOOKED_AT: usize = 8;
+        let held = self.held(client, place)?;
         #[allow(clippy::cast_possible_truncation, reason = "a remainder of a u32")]
         let start = PartNumber::new((start % self.part_count().max(1) as usize) as u32);
         let lacking = self.everything.missing_from(held, start).filter(|number| !self.is_leased(client, *number));
-        lacking.step_by(7).take(LOOKED_AT).min_by_key(|number| self.copies(*number))
+        lacking.step_by(7).take(LOOKED_AT).max_by_key(|number| self.copies(*number))
     }
 
     /// Parts of which no copy can be fetched from a member.

@@ -10,7 +10,7 @@ use hybrid_qos::{DirectClients, Engine, Load};
 use hybrid_swarm::PartSet;
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::dialable;
-use hybrid_wire::control::{Bye, ByeCode, Directive, Join, Report, ServerMessage, Welcome};
+use hybrid_wire::control::{Bye, ByeCode, Directive, Join, Report, ServerMessage, Want, Welcome};
 use hybrid_wire::ticket::{Roles, Ticket, prefix_mac};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken, Source};
 use rand::rngs::ChaCha8Rng;
@@ -51,6 +51,12 @@ const SLOW_FOR: Duration = Duration::from_millis(500);
 /// The time between two such moves, in which those who stay can get faster.
 const MOVE_INTERVAL: Duration = Duration::from_millis(300);
 
+/// Clearly more than somebody holds who holds one part in so many of the content more.
+const OVERTAKEN: u32 = 16;
+
+/// Members that are looked at to see whether they are ahead of a direct client: the latest.
+const MEMBERS_LOOKED_AT: usize = 16;
+
 /// With what the server signs tickets. There is no default: identity is the caller's to choose.
 pub struct TicketIssuer {
     /// The key whose public half is in the manifests.
@@ -81,6 +87,7 @@ struct Client {
     uplink: u64,
     /// The most that it was seen to send to peers over one report's interval, in bytes per second; fades slowly.
     sent_rate: u64,
+    joined_at: Instant,
     reported_at: Instant,
     complete: bool,
     /// Parts that it may fetch over HTTP although it is in the swarm; at most the starters beyond the first.
@@ -121,6 +128,8 @@ pub struct Coordinator {
     clients: BTreeMap<ClientId, Client>,
     sessions: BTreeMap<SessionToken, ClientId>,
     by_peer: BTreeMap<(ContentId, PeerId), ClientId>,
+    /// Clients of the swarm that wait for a part to begin with.
+    newcomers: Vec<ClientId>,
     /// Contents for which a push may be due.
     hungry: BTreeSet<ContentId>,
     /// The content for which a push was last looked for.
@@ -161,6 +170,7 @@ impl Coordinator {
             clients: BTreeMap::new(),
             sessions: BTreeMap::new(),
             by_peer: BTreeMap::new(),
+            newcomers: Vec::new(),
             hungry: BTreeSet::new(),
             last_pushed: None,
             leased: BTreeSet::new(),
@@ -285,6 +295,7 @@ impl Coordinator {
                 0
             },
             sent_rate: 0,
+            joined_at: now,
             reported_at: now,
             complete,
             granted: BTreeSet::new(),
@@ -307,7 +318,16 @@ impl Coordinator {
 
         // Step 28: coordinates of the swarm and at least one of the parts that it lacks most.
         let (peers, starters) = match mode {
-            Mode::PeerToPeer => (self.peer_list(client), self.choose_starters(now, client, join.want)),
+            Mode::PeerToPeer if join.want == Want::Seed || complete => (self.peer_list(client), Vec::new()),
+            Mode::PeerToPeer if self.pushes < self.config.pushes_in_flight_max => {
+                (self.peer_list(client), self.choose_starters(now, client, self.config.starter_parts))
+            }
+            Mode::PeerToPeer => {
+                if self.config.starter_parts > 0 {
+                    self.newcomers.push(client);
+                }
+                (self.peer_list(client), Vec::new())
+            }
             Mode::ClientServer => (Vec::new(), Vec::new()),
         };
         // The first comes with the welcome, so that joining costs no round trip more; the client fetches the others.
@@ -369,12 +389,15 @@ impl Coordinator {
         self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
     }
 
-    /// Sends a direct client to the swarm that has been served more slowly than the content requires for some time: the server
-    /// has shown that it cannot, and the members may.
+    /// Sends a direct client to the swarm that has been served worse than it should be for some time, more slowly than the
+    /// content requires or than members that came later: the server has shown that it cannot, and the members may.
     fn relieve_direct(&mut self, now: Instant, client: ClientId, rate: BytesPerSecond) {
         let required = self.engine.config().required_rate;
+        let direct =
+            self.clients.get(&client).is_some_and(|client| client.mode == Mode::ClientServer && !client.complete);
+        let overtaken = direct && self.is_overtaken(client);
         let Some(record) = self.clients.get_mut(&client) else { return };
-        if record.mode != Mode::ClientServer || record.complete || rate >= required {
+        if !direct || rate >= required && !overtaken {
             record.slow_since = None;
             return;
         }
@@ -386,8 +409,26 @@ impl Coordinator {
         let due = contended && now.since(since) >= SLOW_FOR && now.since(self.moved_at) >= MOVE_INTERVAL;
         if due && others >= self.engine.config().holders_min {
             self.moved_at = now;
-            self.move_to_swarm(client, format!("served at {rate}, {required} required: the swarm may do better"));
+            let why = if overtaken { "members that came later are ahead" } else { "the swarm may do better" };
+            self.move_to_swarm(client, format!("served at {rate}, {required} required: {why}"));
         }
+    }
+
+    /// Whether most members of the swarm that came later than this client, of some that are looked at, hold clearly more.
+    fn is_overtaken(&self, client: ClientId) -> bool {
+        let Some(record) = self.clients.get(&client) else { return false };
+        let Some(swarm) = self.contents.get(&record.content) else { return false };
+        let held = |id, place| swarm.held(id, place).map_or(0, PartSet::len);
+        let clearly = held(client, record.place) + swarm.part_count() / OVERTAKEN;
+        let later = |member: &Client| member.mode == Mode::PeerToPeer && member.joined_at >= record.joined_at;
+        let members =
+            swarm.members.iter().rev().take(MEMBERS_LOOKED_AT).filter_map(|id| Some((*id, self.clients.get(id)?)));
+        let (mut count, mut ahead) = (0u32, 0u32);
+        for (id, member) in members.filter(|(_, member)| later(member)) {
+            count += 1;
+            ahead += u32::from(held(id, member.place) > clearly);
+        }
+        ahead * 2 > count
     }
 
     fn check_join(&self, join: &Join) -> Result<(), (ByeCode, &'static str)> {
@@ -495,6 +536,13 @@ impl Coordinator {
             Source::ServerDirect
         } else if record.granted.contains(&number) {
             Source::ServerGrant
+        } else if record.alone_since.is_none() && self.pushes >= self.config.pushes_in_flight_max {
+            // Help for each of a large crowd that starves would take the link from what all of them are waiting for.
+            return PartVerdict::Wait {
+                retry_after: self.config.rescue_interval / 4,
+                code: "E_RESCUE_BUDGET",
+                reason: "the server is sending the swarm parts that nobody holds; peers will have them soon".to_owned(),
+            };
         } else if swarm.copies(number) == u32::from(swarm.is_leased(client, number)) {
             // Nobody else could give it; a copy on its way to this very client is none that it could ask for.
             Source::ServerRescue

@@ -172,7 +172,7 @@ fn starters_beyond_the_first_are_granted() {
 
 #[test]
 fn each_part_goes_out_once_before_any_goes_out_twice() {
-    let mut story = Story::new(1);
+    let mut story = Story::with(1, |config| config.top_ups_in_flight_max = 0);
     story.join(1, &Newcomer::new(1));
     let mut sent: Vec<u32> = Vec::new();
     for index in 2..6 {
@@ -212,8 +212,97 @@ fn a_part_with_a_single_holder_gets_a_second_one_first() {
     let mut story = Story::with(1, |config| config.starter_parts = 0);
     story.join(1, &Newcomer { has: 0..PARTS, ..Newcomer::new(1) });
     story.join(2, &Newcomer { has: 0..PARTS - 1, ..Newcomer::new(2) });
-    let outputs = story.join(3, &Newcomer::new(3));
-    assert_eq!(pushes(&outputs)[0], (ClientId(3), content(1), PartNumber::new(PARTS - 1)));
+    story.join(3, &Newcomer { has: 0..PARTS - 1, ..Newcomer::new(3) });
+    // Although this one lacks so little that it would get no other part.
+    let outputs = story.join(4, &Newcomer { has: 0..PARTS - 2, ..Newcomer::new(4) });
+    let single = PartNumber::new(PARTS - 1);
+    assert!(pushes(&outputs).iter().all(|(_, _, number)| *number == single), "{:?}", pushes(&outputs));
+    assert!(!pushes(&outputs).is_empty());
+}
+
+#[test]
+fn newcomers_wait_for_their_first_part() {
+    let mut story = Story::with(1, |config| config.pushes_in_flight_max = 2);
+    story.join(1, &Newcomer::new(1));
+    story.report(1, 0..1);
+    // The first one takes both places.
+    let first = pushes(&story.join(2, &Newcomer::new(2)));
+    assert_eq!(first.iter().map(|push| push.0).collect::<Vec<_>>(), [ClientId(2), ClientId(2)]);
+    for index in 3..6 {
+        let outputs = story.join(u64::from(index), &Newcomer::new(index));
+        assert_eq!((welcome(&outputs).pushes, pushes(&outputs).len()), (0, 0), "both places are taken");
+    }
+    // The fourth gets one from a peer meanwhile; the fifth leaves.
+    story.report(4, 0..1);
+    story.tell(Input::Left { client: ClientId(5) });
+    story.join(6, &Newcomer::new(6));
+    let mut given = Vec::new();
+    for (client, _, number) in first {
+        given.extend(pushes(&story.tell(Input::PushDone { client, number, sent: true })));
+    }
+    let given: BTreeSet<ClientId> = given.iter().map(|push| push.0).collect();
+    assert_eq!(given, BTreeSet::from([ClientId(3), ClientId(6)]));
+}
+
+/// Clients 1 (served directly) and 2 to 4 come at once and hold so many of 100 parts, and perhaps a fifth comes a minute later.
+/// Gives who is sent a part as soon as the server's link is free.
+fn helped(held: [u32; 4], later: Option<u32>) -> Option<ClientId> {
+    let mut story = Story::with(2, |config| {
+        (config.starter_parts, config.pushes_in_flight_max, config.top_ups_in_flight_max) = (0, 2, 2);
+    });
+    let part_len = PartLen::new(65_536).unwrap();
+    story.tell(Input::ContentRemoved { content: content(1) });
+    story.tell(Input::ContentAdded { content: content(1), part_count: 100, part_len });
+    story.join(1, &Newcomer { has: 0..held[0], ..Newcomer::new(1) });
+    // Two pushes of another content keep the link busy.
+    story.join(20, &Newcomer { content: content(2), ..Newcomer::new(20) });
+    let pushed = pushes(&story.join(21, &Newcomer { content: content(2), ..Newcomer::new(21) }));
+    let mut come = |index: u8, held| {
+        assert_eq!(pushes(&story.join(u64::from(index), &Newcomer { has: 0..held, ..Newcomer::new(index) })), []);
+    };
+    (2u8..).zip(held.into_iter().skip(1)).for_each(|(index, held)| come(index, held));
+    (5..9).for_each(|index| come(index, 100));
+    assert_eq!(pushed.len(), 2);
+    // They are given up.
+    story.now += Duration::from_secs(60);
+    let outputs = match later {
+        Some(held) => story.join(9, &Newcomer { has: 0..held, ..Newcomer::new(9) }),
+        None => story.tell(Input::Timeout),
+    };
+    pushes(&outputs).iter().find(|push| push.1 == content(1)).map(|push| push.0)
+}
+
+#[test]
+fn of_a_crowd_the_last_is_helped_and_of_others_the_first() {
+    assert_eq!(helped([90, 50, 30, 60], None), Some(ClientId(3)), "it lacks most");
+    assert_eq!(helped([20, 50, 30, 60], None), None, "the direct client lacks more: the link is its own");
+    assert_eq!(helped([90, 50, 30, 60], Some(40)), Some(ClientId(4)), "not together: it is done soonest");
+}
+
+#[test]
+fn a_direct_client_that_is_overtaken_joins_the_swarm() {
+    let moved = |outputs: &[Output]| {
+        outputs.iter().any(|output| {
+            matches!(output, Output::Send { client: ClientId(1), message: ServerMessage::Directive(directive) }
+                if matches!(directive.mode, Some((Mode::PeerToPeer, _))))
+        })
+    };
+    for (later, expected) in [([30, 30, 30], true), ([30, 5, 5], false)] {
+        let mut story = Story::with(1, |config| config.starter_parts = 0);
+        story.join(1, &Newcomer::new(1));
+        for (index, held) in (2u8..).zip(later) {
+            story.join(u64::from(index), &Newcomer { has: 0..held, ..Newcomer::new(index) });
+        }
+        let fast =
+            Report { gained: ranges(0..4), peers: 3, download_bytes_per_second: 100_000_000, ..Report::default() };
+        let mut any = false;
+        for step in 0..4u32 {
+            story.now += Duration::from_millis(300);
+            let report = Report { gained: ranges(step..step + 1), ..fast.clone() };
+            any |= moved(&story.tell(Input::Report { client: ClientId(1), report }));
+        }
+        assert_eq!(any, expected, "with later ones that hold {later:?}");
+    }
 }
 
 #[test]
@@ -312,6 +401,21 @@ fn nobody_is_thrown_out_by_who_knows_its_id() {
     let outputs = story.join(3, &Newcomer::new(1));
     assert!(closed(&outputs, 1), "{outputs:?}");
     assert_eq!(welcome(&outputs).session, session(3));
+}
+
+#[test]
+fn help_waits_for_what_the_whole_swarm_waits_for() {
+    let mut story = Story::with(1, |config| (config.pushes_in_flight_max, config.top_ups_in_flight_max) = (2, 0));
+    story.join(1, &Newcomer { has: 0..PARTS - 2, ..Newcomer::new(1) });
+    let pushed = pushes(&story.join(2, &Newcomer::new(2)));
+    assert_eq!(pushed.len(), 2);
+    story.report(2, 0..0);
+    let PartVerdict::Wait { retry_after, code, .. } = story.fetch(2, 0) else { panic!("served beside the pushes") };
+    assert_eq!((retry_after, code), (Duration::from_millis(500), "E_RESCUE_BUDGET"));
+    for (client, _, number) in pushed {
+        story.tell(Input::PushDone { client, number, sent: true });
+    }
+    assert_eq!(story.fetch(2, 0), PartVerdict::Serve(Source::ServerRescue));
 }
 
 #[test]

@@ -6,7 +6,6 @@ use crate::{ClientId, EgressPolicy, Output};
 use hybrid_manifest::PartNumber;
 use hybrid_swarm::PartSet;
 use hybrid_units::{Instant, Mode};
-use hybrid_wire::control::Want;
 use rand::RngExt;
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -20,17 +19,17 @@ const LAPSED_MAX: u8 = 2;
 /// within 600 ms): what it is sent would come twice.
 const TOP_UP_LACKING_MIN: u32 = 16;
 
+/// Clients came together if they joined within this fraction of the time since the first of them did.
+const TOGETHER: u32 = 4;
+
 impl Coordinator {
     /// Parts for a newcomer to begin with, the rarest first. Each is leased before the next is chosen, so that they differ.
-    pub(super) fn choose_starters(&mut self, now: Instant, client: ClientId, want: Want) -> Vec<PartNumber> {
+    pub(super) fn choose_starters(&mut self, now: Instant, client: ClientId, count: u16) -> Vec<PartNumber> {
         let until = self.lease_until(now, client);
         let Some(record) = self.clients.get(&client) else { return Vec::new() };
         let Some(swarm) = self.contents.get_mut(&record.content) else { return Vec::new() };
-        if want == Want::Seed || record.complete {
-            return Vec::new();
-        }
         self.leased.insert(record.content);
-        let starters = (0..self.config.starter_parts).map_while(|_| {
+        let starters = (0..count).map_while(|_| {
             let number = swarm.starter_part(client, record.place)?;
             swarm.lease(client, number, until);
             Some(number)
@@ -81,6 +80,12 @@ impl Coordinator {
     /// Unique-first is what brings a swarm with a slow server near the ideal time: a part sent twice is a part not sent.
     pub(super) fn pump(&mut self, now: Instant) {
         while self.pushes < self.config.pushes_in_flight_max {
+            if let Some(client) = self.next_newcomer() {
+                if let Some(number) = self.choose_starters(now, client, 1).pop() {
+                    self.push(now, client, number);
+                }
+                continue;
+            }
             // Contents take turns.
             let later = self.last_pushed.and_then(|last| self.hungry.range((Excluded(last), Unbounded)).next());
             let Some(content) = later.or_else(|| self.hungry.first()).copied() else { return };
@@ -96,16 +101,42 @@ impl Coordinator {
         }
     }
 
+    /// One of those who came while all pushes were under way, and still have nothing to begin with.
+    ///
+    /// They wait for their turn, because parts that are sent to all of a crowd at one time reach none of them soon, and nobody
+    /// has anything to give until then. Chance decides whose turn it is: who came one after the other know each other, and parts
+    /// would be slow to get from them to the rest. Whom a member gave something meanwhile needs it no more.
+    fn next_newcomer(&mut self) -> Option<ClientId> {
+        while !self.newcomers.is_empty() {
+            let client = self.newcomers.swap_remove(self.rng.random_range(0..self.newcomers.len()));
+            let Some(record) = self.clients.get(&client) else { continue };
+            let Some(swarm) = self.contents.get(&record.content) else { continue };
+            let empty = swarm.held(client, record.place).is_some_and(PartSet::is_empty) && record.pushing.is_empty();
+            if empty && record.mode == Mode::PeerToPeer {
+                return Some(client);
+            }
+        }
+        None
+    }
+
     /// What to send next, and to whom. `start` is any number: members are looked at from there on.
     fn next_push(&self, swarm: &Content, start: usize) -> Option<(ClientId, PartNumber)> {
         if let Some(number) = swarm.unsent_part() {
             return Some((self.push_target(swarm, start)?, number));
         }
-        let top_up = self.config.egress_policy == EgressPolicy::Fast && self.pushes < self.config.top_ups_in_flight_max;
-        if top_up { self.top_up(swarm, start) } else { None }
+        if self.config.egress_policy != EgressPolicy::Fast || self.pushes >= self.config.top_ups_in_flight_max {
+            return None;
+        }
+        self.rare_part(swarm, start).or_else(|| self.top_up(swarm, start))
     }
 
-    /// For a part that nobody holds: the client that spreads it soonest.
+    /// A part that few hold, for the client that spreads it soonest.
+    fn rare_part(&self, swarm: &Content, start: usize) -> Option<(ClientId, PartNumber)> {
+        let id = self.push_target(swarm, start)?;
+        Some((id, swarm.rare_part(id, self.clients.get(&id)?.place)?))
+    }
+
+    /// For a part that nobody or nearly nobody holds: the client that spreads it soonest.
     fn push_target(&self, swarm: &Content, start: usize) -> Option<ClientId> {
         self.push_targets(swarm, start)
             .filter(|(_, client)| client.coordinates.is_some())
@@ -117,23 +148,40 @@ impl Coordinator {
             .map(|(id, _)| id)
     }
 
-    /// Beyond one copy of each part: a rare part that a client lacks, for the client that lacks least, which is then a source of
-    /// everything. Peers serve those who lack most; with both, the mean over all clients is the best we measured.
+    /// Beyond one copy of each part, when no part is rare: something that a client lacks.
+    ///
+    /// Of clients that came together, the one that lacks most gets it, so that the last is done soon; if that is one in
+    /// client/server mode, the link is left to it. Of others, the one that lacks least: it is the sooner a source of everything,
+    /// while peers serve those who lack most.
     fn top_up(&self, swarm: &Content, start: usize) -> Option<(ClientId, PartNumber)> {
         let lacking = |id: ClientId, client: &Client| {
             let held = swarm.held(id, client.place).map_or(0, PartSet::len);
             let coming = u32::try_from(client.pushing.len()).unwrap_or(u32::MAX);
             swarm.part_count().saturating_sub(held).saturating_sub(coming)
         };
+        let members = || self.some_members(swarm, start).filter(|(_, client)| !client.complete);
+        let joined = || members().map(|(_, client)| client.joined_at);
+        let (first, last) = (joined().min()?, joined().max()?);
+        let together = last.since(first) < self.seen.since(first) / TOGETHER;
+        let order = |id: ClientId, client: &Client| {
+            let lacking = lacking(id, client);
+            (client.pushing.len(), if together { u32::MAX - lacking } else { lacking }, id)
+        };
         let (id, client) = self
             .push_targets(swarm, start)
             .filter(|(id, client)| lacking(*id, client) > TOP_UP_LACKING_MIN)
-            .min_by_key(|(id, client)| (client.pushing.len(), lacking(*id, client), *id))?;
-        Some((id, swarm.top_up_part(id, client.place, start)?))
+            .min_by_key(|(id, client)| order(*id, client))?;
+        let lacks = lacking(id, client);
+        let direct =
+            |(id, member): (ClientId, &Client)| member.mode == Mode::ClientServer && lacking(id, member) > lacks;
+        if together && members().any(direct) {
+            return None;
+        }
+        Some((id, swarm.common_part(id, client.place, start)?))
     }
 
-    /// Some members that may be sent a part.
-    fn push_targets<'a>(
+    /// Some members, from a place on.
+    fn some_members<'a>(
         &'a self,
         swarm: &'a Content,
         start: usize,
@@ -142,11 +190,19 @@ impl Coordinator {
         (0..len.min(PUSH_SAMPLE))
             .filter_map(move |step| swarm.members.get((start + step) % len))
             .filter_map(|id| Some((*id, self.clients.get(id)?)))
-            .filter(|(_, client)| {
-                client.mode == Mode::PeerToPeer
-                    && !client.complete
-                    && client.lapsed < LAPSED_MAX
-                    && client.pushing.len() < usize::from(self.config.pushes_per_client_max)
-            })
+    }
+
+    /// Some members that may be sent a part.
+    fn push_targets<'a>(
+        &'a self,
+        swarm: &'a Content,
+        start: usize,
+    ) -> impl Iterator<Item = (ClientId, &'a Client)> + 'a {
+        self.some_members(swarm, start).filter(|(_, client)| {
+            client.mode == Mode::PeerToPeer
+                && !client.complete
+                && client.lapsed < LAPSED_MAX
+                && client.pushing.len() < usize::from(self.config.pushes_per_client_max)
+        })
     }
 }
