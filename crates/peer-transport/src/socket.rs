@@ -7,7 +7,7 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ use tracing::warn;
 /// round-trip time, so it is small beside those of the internet.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Datagrams per second above which they come in batches by themselves: about 100 Mbit/s of full ones.
+/// Datagrams per second, both ways, above which those that come are read at once: about 100 Mbit/s of full ones. Who sends much
+/// waits for acknowledgements, which are few, and must not wait longer.
 const TRICKLE_PER_SECOND: u64 = 8_000;
 
 /// Binds a socket with buffers of `buffer_bytes` each way, as far as the system grants them.
@@ -65,6 +66,8 @@ pub(crate) struct PeerSocket {
     /// Whether the last datagram to be sent found no room.
     full: AtomicBool,
     intake: Mutex<Intake>,
+    /// Datagrams that were sent since the intake was last judged.
+    sent: AtomicU64,
 }
 
 /// How fast datagrams come, and whether they are left alone for a moment.
@@ -100,7 +103,7 @@ impl PeerSocket {
         let pause = Box::pin(tokio::time::sleep(Duration::ZERO));
         let intake = Intake { since: Instant::now(), datagrams: 0, pause, pausing: false };
         let io = watch(socket, Interest::READABLE)?;
-        Ok(Self { io, state, full: AtomicBool::new(false), intake: Mutex::new(intake) })
+        Ok(Self { io, state, full: AtomicBool::new(false), intake: Mutex::new(intake), sent: AtomicU64::new(0) })
     }
 }
 
@@ -122,6 +125,8 @@ impl AsyncUdpSocket for PeerSocket {
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.full.store(true, Ordering::Relaxed);
         }
+        let datagrams = transmit.contents.len().div_ceil(transmit.segment_size.unwrap_or(usize::MAX).max(1));
+        self.sent.fetch_add(datagrams as u64, Ordering::Relaxed);
         sent
     }
 
@@ -147,6 +152,7 @@ impl AsyncUdpSocket for PeerSocket {
                 if count < room {
                     // That was all: asking once more would only say so. What has come since is told by a new wake-up.
                     ready.clear_ready();
+                    intake.datagrams += self.sent.swap(0, Ordering::Relaxed);
                     intake.drained(Instant::now());
                 }
             }
@@ -270,6 +276,18 @@ mod tests {
         let mut read = 0;
         while read < 20 {
             read += receive(&socket).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_much_reads_without_pauses() {
+        for (sent, paused) in [(0, true), (u64::from(u32::MAX), false)] {
+            let (socket, other, address) = pair();
+            tokio::time::sleep(PAUSE).await;
+            socket.sent.store(sent, Ordering::Relaxed);
+            other.send_to(b"an acknowledgement", address).unwrap();
+            assert_eq!(receive(&socket).await, 1);
+            assert_eq!(socket.intake.lock().unwrap().pausing, paused, "{sent} datagrams sent");
         }
     }
 
