@@ -43,6 +43,7 @@ pub struct Config {
     /// idle while clients wait.
     pub egress_policy: EgressPolicy,
     /// Parts given to a newcomer of the swarm with its welcome: the first is pushed, the others are granted, for it to fetch.
+    /// While as many pushes are under way as may be, it gets one later, unless it got something from a peer meanwhile.
     /// Default 1: enough to have something to give, and what each newcomer costs the server.
     pub starter_parts: u16,
     /// Pushes under way at one time, over all contents. Default 4: the link is full with two, and a slow receiver must not

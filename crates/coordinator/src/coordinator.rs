@@ -54,7 +54,8 @@ const MOVE_INTERVAL: Duration = Duration::from_millis(300);
 /// Clearly more than somebody holds who holds one part in so many of the content more.
 const OVERTAKEN: u32 = 16;
 
-/// Members that are looked at to see whether they are ahead of a direct client: the latest.
+/// Members that are looked at to see whether they are ahead of a direct client: those at the end of the list, where newcomers
+/// are put.
 const MEMBERS_LOOKED_AT: usize = 16;
 
 /// With what the server signs tickets. There is no default: identity is the caller's to choose.
@@ -536,7 +537,10 @@ impl Coordinator {
             Source::ServerDirect
         } else if record.granted.contains(&number) {
             Source::ServerGrant
-        } else if record.alone_since.is_none() && self.pushes >= self.config.pushes_in_flight_max {
+        } else if record.alone_since.is_none()
+            && self.pushes >= self.config.pushes_in_flight_max
+            && swarm.parts_without_holder() > 0
+        {
             // Help for each of a large crowd that starves would take the link from what all of them are waiting for.
             return PartVerdict::Wait {
                 retry_after: self.config.rescue_interval / 4,
@@ -722,6 +726,7 @@ impl Coordinator {
         self.sessions.remove(&record.session);
         self.by_peer.remove(&(record.content, record.peer));
         self.pushes -= record.pushing.len();
+        self.newcomers.retain(|newcomer| *newcomer != client);
         self.direct_clients -= u32::from(record.mode == Mode::ClientServer);
         let Some(swarm) = self.contents.get_mut(&record.content) else { return };
         swarm.leave(client, record.place);
@@ -774,6 +779,7 @@ impl Coordinator {
         let pushes: usize = self.clients.values().map(|client| client.pushing.len()).sum();
         assert_eq!(pushes, self.pushes, "pushes are miscounted");
         assert_eq!(self.sessions.len(), self.clients.len());
+        assert!(self.newcomers.iter().all(|id| self.clients.contains_key(id)), "a newcomer that left is remembered");
         assert_eq!(self.by_peer.len(), self.clients.len());
         for (id, content) in &self.contents {
             let members = self.clients.values().filter(|client| client.content == *id);

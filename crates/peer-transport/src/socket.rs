@@ -125,8 +125,10 @@ impl AsyncUdpSocket for PeerSocket {
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.full.store(true, Ordering::Relaxed);
         }
-        let datagrams = transmit.contents.len().div_ceil(transmit.segment_size.unwrap_or(usize::MAX).max(1));
-        self.sent.fetch_add(datagrams as u64, Ordering::Relaxed);
+        if sent.is_ok() {
+            let datagrams = transmit.contents.len().div_ceil(transmit.segment_size.unwrap_or(usize::MAX).max(1));
+            self.sent.fetch_add(datagrams as u64, Ordering::Relaxed);
+        }
         sent
     }
 

@@ -42,7 +42,7 @@ impl Session {
         let paced = self.config.upload_limit.is_some();
         let slots = if paced { 1 } else { usize::from(self.limits.uploads_max.max(1)) };
         let (connections, availability) = (&self.connections, &self.availability);
-        let crowd = self.is_crowd(now);
+        let crowd = self.uploads.is_waiting() && self.is_crowd(now);
         let held = |id: ConnectionId| connections.get(&id).map_or(u32::MAX, |connection| connection.has.len());
         let copies = |number: PartNumber| availability.of(number);
         while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, held, copies) {

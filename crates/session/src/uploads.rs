@@ -44,6 +44,10 @@ impl Uploads {
         u8::try_from(self.waiting.len() + self.active.len()).unwrap_or(u8::MAX)
     }
 
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.active.is_empty()
     }

@@ -358,6 +358,45 @@ fn more_than_so_many_parts_are_asked_only_of_those_who_have_nothing_to_do() {
 }
 
 #[test]
+fn those_who_connected_together_are_served_by_level() {
+    // The second one asks first and has more; it came together with the first, or ten seconds later.
+    for (later, first) in [(Duration::from_millis(10), 1), (Duration::from_secs(10), 2)] {
+        let mut story = Story::new(true);
+        story.welcome(Mode::ClientServer, &[]);
+        for number in 0..6 {
+            story.store(PartSource::Server, PartNumber::new(number));
+        }
+        story.connect_holding(1, 2, &[]);
+        story.now += later;
+        story.connect_holding(2, 4, &[]);
+        story.now += Duration::from_secs(1);
+        let have = PartRanges::from_ascending((6..11).map(PartNumber::new));
+        let message = PeerMessage::Have(Have { parts: have, queue: 0 });
+        story.tell(Input::PeerMessage { connection: ConnectionId(2), message });
+        let mut served = Vec::new();
+        let ask = |connection: u64, number| Input::PartRequested {
+            connection: ConnectionId(connection),
+            number: PartNumber::new(number),
+        };
+        // Others fill the slots meanwhile.
+        for number in 0..4 {
+            story.tell(ask(2, number));
+        }
+        story.tell(ask(2, 4));
+        story.tell(ask(1, 5));
+        for number in 0..4 {
+            let (connection, number) = (ConnectionId(2), PartNumber::new(number));
+            let outputs = story.tell(Input::PartServed { connection, number, sent_bytes: 16_384 });
+            served.extend(outputs.iter().filter_map(|output| match output {
+                Output::ServePart { connection, .. } => Some(connection.0),
+                _ => None,
+            }));
+        }
+        assert_eq!(served.first(), Some(&first), "{later:?} between them: {served:?}");
+    }
+}
+
+#[test]
 fn a_part_is_stolen_for_an_idle_source_unless_it_has_begun() {
     for begun in [false, true] {
         let mut story = Story::new(true);
