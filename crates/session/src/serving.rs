@@ -38,9 +38,7 @@ impl Session {
         if self.stopped {
             return;
         }
-        // A pace of our own holds for one upload: divided among several, an idle one's share would be lost.
-        let paced = self.config.upload_limit.is_some();
-        let slots = if paced { 1 } else { usize::from(self.limits.uploads_max.max(1)) };
+        let slots = self.upload_slots();
         let (connections, availability) = (&self.connections, &self.availability);
         let crowd = self.uploads.is_waiting() && self.is_crowd(now);
         let held = |id: ConnectionId| connections.get(&id).map_or(u32::MAX, |connection| connection.has.len());
@@ -49,6 +47,12 @@ impl Session {
             let queue = self.uploads.queue();
             self.out.push_back(Output::ServePart { connection, number, queue, pace });
         }
+    }
+
+    pub(crate) fn upload_slots(&self) -> usize {
+        // A pace of our own holds for one upload: divided among several, an idle one's share would be lost.
+        let paced = self.config.upload_limit.is_some();
+        if paced { 1 } else { usize::from(self.limits.uploads_max.max(1)) }
     }
 
     /// Whether the incomplete neighbours came together. Then the one that holds the fewest parts is served first: the most
@@ -67,8 +71,8 @@ impl Session {
         last.since(first) <= now.since(first) / TOGETHER && spread <= self.progress.parts_total / CROWD_SPREAD
     }
 
-    pub(crate) fn on_served(&mut self, connection: ConnectionId, number: PartNumber, sent_bytes: u64) {
-        self.uploads.ended(connection, number);
+    pub(crate) fn on_served(&mut self, now: Instant, connection: ConnectionId, number: PartNumber, sent_bytes: u64) {
+        self.uploads.ended(now, connection, number);
         self.progress.sent += ByteCount::new(sent_bytes);
         self.reporting.sent(sent_bytes);
         if let Some(connection) = self.connections.get_mut(&connection)

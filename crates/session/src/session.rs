@@ -222,7 +222,7 @@ impl Session {
             Input::RequestCancelled { connection, number } => {
                 self.uploads.cancel(connection, number);
             }
-            Input::PartServed { connection, number, sent_bytes } => self.on_served(connection, number, sent_bytes),
+            Input::PartServed { connection, number, sent_bytes } => self.on_served(now, connection, number, sent_bytes),
             Input::Seek { number } => self.playhead = Some(number),
             Input::Stop => self.on_stop(now),
         }
@@ -252,7 +252,7 @@ impl Session {
         let server = [self.server_retry_at, self.last_progress + self.config.rescue_after, alone];
         deadlines
             .chain(busy.chain(server).filter(|at| fetching && *at > self.seen))
-            .chain(self.uploads.wake_at(self.seen))
+            .chain(self.uploads.wake_at(self.seen, self.upload_slots()))
             .chain(self.hashes.wake_at())
             .chain(dial)
             .chain([self.reporting.due(), self.announcements.due()])

@@ -7,6 +7,12 @@ use hybrid_units::{BytesPerSecond, Duration, Instant};
 /// A part that is being sent and has not ended after this long no longer holds up the others.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
+/// Uploads that begin at once while it is not known how long one takes; the others follow each after [`FIRST_PITCH`].
+const FIRST_UPLOADS: usize = 2;
+
+/// Longer than a part of 256 KiB takes at 4 Mbit/s.
+const FIRST_PITCH: Duration = Duration::from_millis(500);
+
 /// Receivers are at the same level if they differ by no more than one part in so many of the content.
 const LEVEL_SPREAD: u32 = 16;
 
@@ -14,6 +20,8 @@ const LEVEL_SPREAD: u32 = 16;
 pub(crate) struct Uploads {
     waiting: Vec<(ConnectionId, PartNumber)>,
     active: Vec<(ConnectionId, PartNumber, Instant)>,
+    /// How long an upload takes, a moving mean; `None` before the first has ended.
+    duration: Option<Duration>,
     limit: Option<BytesPerSecond>,
     part_count: u32,
     per_peer: usize,
@@ -32,6 +40,7 @@ impl Uploads {
         Self {
             waiting: Vec::new(),
             active: Vec::new(),
+            duration: None,
             limit: config.upload_limit,
             part_count,
             per_peer: config.queue_per_peer,
@@ -73,8 +82,25 @@ impl Uploads {
         self.waiting.len() != before
     }
 
-    pub(crate) fn ended(&mut self, connection: ConnectionId, number: PartNumber) {
-        self.active.retain(|(other, part, _)| (*other, *part) != (connection, number));
+    pub(crate) fn ended(&mut self, now: Instant, connection: ConnectionId, number: PartNumber) {
+        let place = self.active.iter().position(|(other, part, _)| (*other, *part) == (connection, number));
+        if let Some((_, _, since)) = place.map(|place| self.active.remove(place)) {
+            let took = now.since(since).min(STUCK_AFTER);
+            // One receiver that does not read must not hold up all the others.
+            self.duration = Some(self.duration.map_or(took, |mean| (mean * 3 + took.min(mean * 2)) / 4));
+        }
+    }
+
+    /// The first moment at which another upload may begin beside those that are under way.
+    ///
+    /// Parts that begin together end together: nobody has any of them soon, and then the uplink waits for all their
+    /// acknowledgements at once. So they begin one after the other, as far apart as they are in a full pipeline.
+    fn next_begin(&self, slots: usize) -> Option<Instant> {
+        let last = self.active.iter().map(|(_, _, since)| *since).max()?;
+        match self.duration {
+            Some(duration) => Some(last + duration / u32::try_from(slots.max(1)).unwrap_or(u32::MAX)),
+            None => (self.active.len() >= FIRST_UPLOADS).then_some(last + FIRST_PITCH),
+        }
     }
 
     pub(crate) fn forget(&mut self, connection: ConnectionId) {
@@ -96,7 +122,7 @@ impl Uploads {
         copies: impl Fn(PartNumber) -> u16,
     ) -> Option<(ConnectionId, PartNumber, Option<BytesPerSecond>)> {
         let alive = self.active.iter().filter(|(_, _, since)| now.since(*since) < STUCK_AFTER).count();
-        if alive >= slots {
+        if alive >= slots || self.next_begin(slots).is_some_and(|at| now < at) {
             return None;
         }
         // Whoever is being served, and perhaps does not read, comes after those who are not.
@@ -115,11 +141,13 @@ impl Uploads {
     }
 
     /// When a stuck slot frees another one, if requests wait.
-    pub(crate) fn wake_at(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn wake_at(&self, now: Instant, slots: usize) -> Option<Instant> {
         if self.waiting.is_empty() {
             return None;
         }
-        self.active.iter().map(|(_, _, since)| *since + STUCK_AFTER).filter(|at| *at > now).min()
+        let stuck = self.active.iter().map(|(_, _, since)| *since + STUCK_AFTER);
+        let next = (self.active.len() < slots).then(|| self.next_begin(slots)).flatten();
+        stuck.chain(next).filter(|at| *at > now).min()
     }
 
     pub(crate) fn check_invariants(&self) {
@@ -155,7 +183,7 @@ mod tests {
         let held = |connection| if connection == A { 10 } else { 2 };
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), Some((B, part(3), None)));
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), None, "one slot");
-        queue.ended(B, part(3));
+        queue.ended(Instant::ZERO, B, part(3));
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), Some((A, part(1), None)), "then in order");
     }
 
@@ -200,8 +228,28 @@ mod tests {
         queue.admit(B, part(2), 1);
         assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common).is_some());
         assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common).is_none());
-        assert_eq!(queue.wake_at(Instant::ZERO), Some(Instant::ZERO + STUCK_AFTER));
+        assert_eq!(queue.wake_at(Instant::ZERO, 1), Some(Instant::ZERO + STUCK_AFTER));
         assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, false, |_| 0, common), Some((B, part(2), None)));
+    }
+
+    #[test]
+    fn uploads_begin_one_after_the_other() {
+        let mut queue = uploads(&Config::default());
+        (0..8).for_each(|number| assert_eq!(queue.admit(A, part(number), 1), Admission::Queued));
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let begun = |queue: &mut Uploads, now| queue.next(now, 4, false, |_| 0, common).map(|(_, number, _)| number);
+        assert_eq!(begun(&mut queue, at(0)), Some(part(0)));
+        assert_eq!(begun(&mut queue, at(0)), Some(part(1)), "two, as long as nothing is known");
+        assert_eq!(begun(&mut queue, at(0)), None);
+        assert_eq!(queue.wake_at(at(0), 4), Some(at(500)));
+        queue.ended(at(100), A, part(0));
+        assert_eq!(begun(&mut queue, at(100)), Some(part(2)), "an upload takes 100 ms");
+        assert_eq!(begun(&mut queue, at(124)), None);
+        assert_eq!(queue.wake_at(at(124), 4), Some(at(125)), "a quarter of that later");
+        assert_eq!(begun(&mut queue, at(125)), Some(part(3)));
+        queue.forget(A);
+        queue.admit(B, part(9), 1);
+        assert_eq!(begun(&mut queue, at(126)), Some(part(9)), "nothing is under way, so nothing is waited for");
     }
 
     #[test]
