@@ -24,7 +24,11 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Datagrams per second, both ways, above which those that come are read at once: about 100 Mbit/s of full ones. Who sends much
 /// waits for acknowledgements, which are few, and must not wait longer.
-const TRICKLE_PER_SECOND: u64 = 8_000;
+const TRICKLE_PER_SECOND: f64 = 8_000.0;
+
+/// Over about which time that rate is smoothed: one slow millisecond of a fast transfer is no trickle, and a burst of a slow one
+/// is.
+const WINDOW: Duration = Duration::from_millis(20);
 
 /// Binds a socket with buffers of `buffer_bytes` each way, as far as the system grants them.
 ///
@@ -75,6 +79,8 @@ pub(crate) struct PeerSocket {
 struct Intake {
     since: Instant,
     datagrams: u64,
+    /// Of datagrams, smoothed over [`WINDOW`].
+    per_second: f64,
     pause: Pin<Box<Sleep>>,
     pausing: bool,
 }
@@ -86,8 +92,11 @@ impl Intake {
         if elapsed < PAUSE / 2 {
             return;
         }
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        self.pausing = self.datagrams.saturating_mul(1_000_000) < TRICKLE_PER_SECOND.saturating_mul(micros);
+        let (secs, window) = (elapsed.as_secs_f64(), WINDOW.as_secs_f64());
+        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+        let per_second = self.datagrams as f64 / secs;
+        self.per_second += (per_second - self.per_second) * secs / (secs + window);
+        self.pausing = self.per_second < TRICKLE_PER_SECOND;
         if self.pausing {
             self.pause.as_mut().reset((now + PAUSE).into());
         }
@@ -101,7 +110,7 @@ impl PeerSocket {
     pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let pause = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let intake = Intake { since: Instant::now(), datagrams: 0, pause, pausing: false };
+        let intake = Intake { since: Instant::now(), datagrams: 0, per_second: 0.0, pause, pausing: false };
         let io = watch(socket, Interest::READABLE)?;
         Ok(Self { io, state, full: AtomicBool::new(false), intake: Mutex::new(intake), sent: AtomicU64::new(0) })
     }
@@ -264,12 +273,16 @@ mod tests {
             let mut intake = socket.intake.lock().unwrap();
             intake.drained(Instant::now() + DEADLINE);
             assert!(intake.pausing, "nothing came for long");
-            intake.datagrams = 2 * TRICKLE_PER_SECOND;
-            let now = intake.since + Duration::from_secs(1);
-            intake.drained(now);
-            assert!(!intake.pausing);
-            intake.drained(now + PAUSE / 4);
-            assert!(!intake.pausing, "too short a time to judge by");
+            let mut pausing_after = |datagrams, elapsed| {
+                intake.datagrams = datagrams;
+                let now = intake.since + elapsed;
+                intake.drained(now);
+                intake.pausing
+            };
+            assert!(pausing_after(50, PAUSE), "a burst");
+            assert!(!pausing_after(1_000_000, Duration::from_secs(1)));
+            assert!(!pausing_after(0, PAUSE / 4), "too short a time to judge by");
+            assert!(!pausing_after(0, PAUSE), "one slow moment");
         }
         // More than fit into one batch: all are read, one batch after the other.
         for _ in 0..20 {
