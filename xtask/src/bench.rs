@@ -7,6 +7,7 @@
 mod bookkeeping;
 mod figures;
 mod machine;
+mod peers;
 mod prepare;
 mod serve;
 
@@ -24,6 +25,11 @@ const BENCHES: &[Bench] = &[
         "bookkeeping",
         "100,000 clients of 1,000 parts: memory and time in the directory and the coordinator",
         bookkeeping::run,
+    ),
+    (
+        "peers",
+        "parts between peers with verification, against a plain QUIC stream: rate and processor time",
+        peers::run,
     ),
     ("prepare", "hashing a 1 GiB file into a manifest, against b3sum", prepare::run),
     ("serve", "serving parts of 256 KiB, against nginx: processor time and requests, plain and TLS", serve::run),

@@ -109,6 +109,8 @@ impl Config {
             .receive_window(self.receive_window_bytes.into())
             .send_window(self.send_window_bytes)
             .max_idle_timeout(self.idle_timeout.try_into().ok())
+            // One part after the other: the first can be passed on sooner, and what comes together is of one stream.
+            .send_fairness(false)
             .keep_alive_interval(Some(self.keep_alive))
             .ack_frequency_config(Some(acks))
             // No datagrams: nothing of ours may be lost, so their buffers would only be an attack surface.
@@ -141,6 +143,7 @@ mod tests {
             "stream_receive_window: 524288",
             "receive_window: 2097152",
             "send_window: 2097152",
+            "send_fairness: false",
             "datagram_receive_buffer_size: None",
             "keep_alive_interval: Some(10s)",
             "max_idle_timeout: Some(30000)",

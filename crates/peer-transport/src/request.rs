@@ -24,6 +24,9 @@ const SLICE_BYTES: usize = 16 << 10;
 /// A buffer never starts larger than this, whatever the part's length; it grows with what comes.
 const FIRST_BUFFER_BYTES: usize = 1 << 20;
 
+/// Pieces of a part, one a datagram, that are taken from the connection in one go: as many as the library sends in one go.
+const CHUNKS_AT_ONCE: usize = 20;
+
 /// A peer's answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "an answer that a program does not handle must not compile")]
@@ -103,12 +106,16 @@ async fn read_part(
     let mut stream = frames.into_stream();
     let whole = expected as usize;
     let mut bytes = BytesMut::with_capacity(whole.min(FIRST_BUFFER_BYTES));
-    while let Some(chunk) = stream.read_chunk(usize::MAX, true).await.map_err(|error| dropped(&error))? {
-        if chunk.bytes.len() > whole - bytes.len() {
-            link.fault(ByeCode::PartLength);
-            return Err(RequestError::TooLong { expected });
+    let mut chunks = [const { Bytes::new() }; CHUNKS_AT_ONCE];
+    while let Some(count) = stream.read_chunks(&mut chunks).await.map_err(|error| dropped(&error))? {
+        // Taken out, since each would keep the whole batch of datagrams in memory that it came with.
+        for chunk in chunks.iter_mut().take(count).map(std::mem::take) {
+            if chunk.len() > whole - bytes.len() {
+                link.fault(ByeCode::PartLength);
+                return Err(RequestError::TooLong { expected });
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        bytes.extend_from_slice(&chunk.bytes);
     }
     if bytes.len() < whole {
         let got = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -234,14 +241,16 @@ impl Sending {
         self.write_reply(&header).await?;
         let began = Instant::now();
         while !bytes.is_empty() {
+            let mut slice_bytes = bytes.len();
             if let Some(rate) = pace {
                 // Counted from the start, so that late wake-ups are made up for.
                 self.pause_until(began + rate.time_for(self.sent_bytes)).await?;
+                slice_bytes = slice_bytes.min(SLICE_BYTES);
             }
-            let slice = bytes.split_to(bytes.len().min(SLICE_BYTES));
-            let slice_bytes = slice.len() as u64;
-            self.send.write_chunk(slice).await?;
-            self.sent_bytes += slice_bytes;
+            let mut slice = [bytes.split_to(slice_bytes)];
+            while !slice[0].is_empty() {
+                self.sent_bytes += self.send.write_chunks(&mut slice).await?.bytes as u64;
+            }
         }
         Ok(())
     }

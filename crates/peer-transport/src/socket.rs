@@ -6,6 +6,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +20,17 @@ use tracing::warn;
 /// For how long nothing is read after datagrams that trickle in.
 ///
 /// One at a time they cost a wake-up each, which is several times the work on the datagram itself. The pause is part of the
-/// round-trip time, so it is small beside those of the internet.
+/// round-trip time, so it is small beside those of the internet. The socket is not watched meanwhile, or the kernel would go on
+/// to wake us.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Datagrams per second, both ways, above which those that come are read at once: about 100 Mbit/s of full ones. Who sends much
 /// waits for acknowledgements, which are few, and must not wait longer.
-const TRICKLE_PER_SECOND: u64 = 8_000;
+const TRICKLE_PER_SECOND: f64 = 8_000.0;
+
+/// Over about which time that rate is smoothed: one slow millisecond of a fast transfer is no trickle, and a burst of a slow one
+/// is.
+const WINDOW: Duration = Duration::from_millis(20);
 
 /// Binds a socket with buffers of `buffer_bytes` each way, as far as the system grants them.
 ///
@@ -61,7 +67,7 @@ fn usable(reported: usize) -> usize {
 /// uplink that is a wake-up for each datagram, with nothing to do. This one waits for room only after it found none.
 #[derive(Debug)]
 pub(crate) struct PeerSocket {
-    io: AsyncFd<UdpSocket>,
+    socket: Arc<UdpSocket>,
     state: UdpSocketState,
     /// Whether the last datagram to be sent found no room.
     full: AtomicBool,
@@ -73,8 +79,12 @@ pub(crate) struct PeerSocket {
 /// How fast datagrams come, and whether they are left alone for a moment.
 #[derive(Debug)]
 struct Intake {
+    /// Tells of datagrams; none in a pause, and behind it only when nothing came meanwhile.
+    watched: Option<AsyncFd<Arc<UdpSocket>>>,
     since: Instant,
     datagrams: u64,
+    /// Of datagrams, smoothed over [`WINDOW`].
+    per_second: f64,
     pause: Pin<Box<Sleep>>,
     pausing: bool,
 }
@@ -86,9 +96,13 @@ impl Intake {
         if elapsed < PAUSE / 2 {
             return;
         }
-        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        self.pausing = self.datagrams.saturating_mul(1_000_000) < TRICKLE_PER_SECOND.saturating_mul(micros);
+        let (secs, window) = (elapsed.as_secs_f64(), WINDOW.as_secs_f64());
+        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+        let per_second = self.datagrams as f64 / secs;
+        self.per_second += (per_second - self.per_second) * secs / (secs + window);
+        self.pausing = self.per_second < TRICKLE_PER_SECOND;
         if self.pausing {
+            self.watched = None;
             self.pause.as_mut().reset((now + PAUSE).into());
         }
         self.since = now;
@@ -97,13 +111,19 @@ impl Intake {
 }
 
 impl PeerSocket {
-    /// Takes a socket that does not block. Needs a tokio runtime.
+    /// Takes a socket that does not block. Needs a tokio runtime, here and wherever it is used.
     pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let pause = Box::pin(tokio::time::sleep(Duration::ZERO));
-        let intake = Intake { since: Instant::now(), datagrams: 0, pause, pausing: false };
-        let io = watch(socket, Interest::READABLE)?;
-        Ok(Self { io, state, full: AtomicBool::new(false), intake: Mutex::new(intake), sent: AtomicU64::new(0) })
+        let intake =
+            Intake { watched: None, since: Instant::now(), datagrams: 0, per_second: 0.0, pause, pausing: false };
+        Ok(Self {
+            socket: Arc::new(socket),
+            state,
+            full: AtomicBool::new(false),
+            intake: Mutex::new(intake),
+            sent: AtomicU64::new(0),
+        })
     }
 }
 
@@ -111,7 +131,7 @@ impl PeerSocket {
     deprecated,
     reason = "what replaces it is unsafe, and what that asks for holds: a socket keeps its descriptor"
 )]
-fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+fn watch<S: AsRawFd>(socket: S, interest: Interest) -> io::Result<AsyncFd<S>> {
     AsyncFd::with_interest(socket, interest)
 }
 
@@ -121,7 +141,7 @@ impl AsyncUdpSocket for PeerSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.state.send(self.io.get_ref().into(), transmit);
+        let sent = self.state.send((&*self.socket).into(), transmit);
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.full.store(true, Ordering::Relaxed);
         }
@@ -138,32 +158,46 @@ impl AsyncUdpSocket for PeerSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        // Figures and a timer: a panic elsewhere does no harm to them.
-        let mut intake = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        // Figures, a timer and a watch: a panic elsewhere does no harm to them.
+        let mut guard = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        let intake = &mut *guard;
         if intake.pausing {
             ready!(intake.pause.as_mut().poll(cx));
             intake.pausing = false;
         }
         let room = bufs.len().min(meta.len());
-        loop {
-            let mut ready = ready!(self.io.poll_read_ready(cx))?;
-            let Ok(received) = ready.try_io(|io| self.state.recv(io.get_ref().into(), bufs, meta)) else { continue };
-            if let Ok(count) = received {
-                let datagrams = meta.iter().take(count).map(|one| one.len.div_ceil(one.stride.max(1)) as u64);
-                intake.datagrams += datagrams.sum::<u64>();
-                if count < room {
-                    // That was all: asking once more would only say so. What has come since is told by a new wake-up.
-                    ready.clear_ready();
-                    intake.datagrams += self.sent.swap(0, Ordering::Relaxed);
-                    intake.drained(Instant::now());
+        let count = loop {
+            let mut told = match &intake.watched {
+                Some(watched) => Some(ready!(watched.poll_read_ready(cx))?),
+                None => None,
+            };
+            match self.state.recv((&*self.socket).into(), bufs, meta) {
+                Ok(count) => {
+                    if let (Some(told), true) = (&mut told, count < room) {
+                        // That was all: asking once more would only say so. What has come since is told by a new wake-up.
+                        told.clear_ready();
+                    }
+                    break count;
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match told {
+                    Some(mut told) => told.clear_ready(),
+                    // What comes before the watch begins is told by it too.
+                    None => intake.watched = Some(watch(self.socket.clone(), Interest::READABLE)?),
+                },
+                Err(error) => return Poll::Ready(Err(error)),
             }
-            return Poll::Ready(received);
+        };
+        let datagrams = meta.iter().take(count).map(|one| one.len.div_ceil(one.stride.max(1)) as u64);
+        intake.datagrams += datagrams.sum::<u64>();
+        if count < room {
+            intake.datagrams += self.sent.swap(0, Ordering::Relaxed);
+            intake.drained(Instant::now());
         }
+        Poll::Ready(Ok(count))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().local_addr()
+        self.socket.local_addr()
     }
 
     fn max_transmit_segments(&self) -> usize {
@@ -195,7 +229,7 @@ impl UdpPoller for Room {
         }
         let waiting = match self.waiting.take() {
             Some(waiting) => waiting,
-            None => watch(self.socket.io.get_ref().try_clone()?, Interest::WRITABLE)?,
+            None => watch(self.socket.socket.try_clone()?, Interest::WRITABLE)?,
         };
         if let Poll::Ready(room) = waiting.poll_write_ready(cx) {
             self.socket.full.store(false, Ordering::Relaxed);
@@ -258,18 +292,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_comes_long_after_a_pause_is_told() {
+        let (socket, other, address) = pair();
+        tokio::time::sleep(PAUSE).await;
+        other.send_to(b"before", address).unwrap();
+        assert_eq!(receive(&socket).await, 1);
+        assert!(socket.intake.lock().unwrap().watched.is_none(), "watched in a pause");
+        let late = async {
+            tokio::time::sleep(5 * PAUSE).await;
+            other.send_to(b"after", address).unwrap();
+        };
+        let (count, ()) = tokio::join!(receive(&socket), late);
+        assert_eq!(count, 1);
+    }
+
+    #[tokio::test]
     async fn a_crowd_of_datagrams_is_read_without_pauses() {
         let (socket, other, address) = pair();
         {
             let mut intake = socket.intake.lock().unwrap();
             intake.drained(Instant::now() + DEADLINE);
             assert!(intake.pausing, "nothing came for long");
-            intake.datagrams = 2 * TRICKLE_PER_SECOND;
-            let now = intake.since + Duration::from_secs(1);
-            intake.drained(now);
-            assert!(!intake.pausing);
-            intake.drained(now + PAUSE / 4);
-            assert!(!intake.pausing, "too short a time to judge by");
+            let mut pausing_after = |datagrams, elapsed| {
+                intake.datagrams = datagrams;
+                let now = intake.since + elapsed;
+                intake.drained(now);
+                intake.pausing
+            };
+            assert!(pausing_after(50, PAUSE), "a burst");
+            assert!(!pausing_after(1_000_000, Duration::from_secs(1)));
+            assert!(!pausing_after(0, PAUSE / 4), "too short a time to judge by");
+            assert!(!pausing_after(0, PAUSE), "one slow moment");
         }
         // More than fit into one batch: all are read, one batch after the other.
         for _ in 0..20 {
