@@ -289,6 +289,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut end = Some(end);
     loop {
         tokio::select! {
+            biased;
             ended = &mut connection => return ended,
             why = &mut cut => {
                 tracing::debug!(?why, "a connection is cut");
@@ -305,8 +306,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 
 fn http1_builder(config: &ServerConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Without a timer hyper forgets the limit on headers in silence.
-    builder.timer(TokioTimer::new()).header_read_timeout(config.header_limit).max_headers(64).max_buf_size(64 << 10);
+    // Without a timer hyper forgets the limit on headers in silence. 100 of them, its own limit, cost less than any that is set.
+    builder.timer(TokioTimer::new()).header_read_timeout(config.header_limit).max_buf_size(64 << 10);
     builder
 }
 

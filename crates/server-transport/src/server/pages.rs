@@ -186,7 +186,8 @@ impl AsyncWrite for PageStream {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use crate::Sealer;
