@@ -175,17 +175,13 @@ fn directory(rng: &mut ChaCha8Rng) {
 
     let mut samples = rounds_of(|| {
         let newcomer = PartSet::from_parts(PARTS, random_parts(rng));
-        let sample: [u32; SAMPLE] = std::array::from_fn(|_| rng.random_range(0..HOLDERS));
+        let sample: [HolderSlot; SAMPLE] = std::array::from_fn(|_| HolderSlot::new(rng.random_range(0..HOLDERS)));
         (newcomer, sample)
     });
     let mut sum = 0;
     let nanos = nanos_each(&mut samples, |(newcomer, sample)| {
-        // All sets are found before the first is looked into, so that the waits for memory overlap.
-        let sets = sample.map(|slot| (directory.set(HolderSlot::new(slot)), slot));
-        let mut scored = sets.map(|(set, slot)| {
-            let useful = set.map_or(0, |set| set.useful_to(newcomer));
-            (std::cmp::Reverse(useful), slot)
-        });
+        let useful = directory.useful_to(sample, newcomer).into_iter().map(std::cmp::Reverse);
+        let mut scored: Vec<_> = useful.zip(sample.iter().copied()).collect();
         scored.select_nth_unstable(LIST);
         sum += scored[..LIST].iter().map(|(useful, _)| useful.0).sum::<u32>();
     });

@@ -98,5 +98,5 @@ pub use part_ids::{PartIds, ProofError};
 pub use policy::{Kind, part_len};
 pub use proof::{HashProof, ProofDecodeError};
 pub use signed::{SignedManifest, Trust, server_key};
-pub use tree::part_id;
+pub use tree::{PartHasher, part_id};
 pub use verify::{ExpectedPart, VerifiedPart, VerifyError};

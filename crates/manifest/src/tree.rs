@@ -16,12 +16,42 @@ pub(crate) type Value = [u8; 32];
 /// It reads nothing else, so parts may be hashed in any order and on any thread: one thread a part scales better than
 /// several within a part.
 pub fn part_id(place: &PartPlace, bytes: &[u8]) -> Option<PartId> {
-    if u32::try_from(bytes.len()) != Ok(place.len()) {
-        return None;
-    }
-    let mut hasher = subtree_hasher(place.offset_in_segment());
+    let mut hasher = PartHasher::new(place);
     hasher.update(bytes);
-    Some(finish_subtree(&hasher, place.is_whole_segment()))
+    hasher.finish()
+}
+
+/// As [`part_id`], for bytes that come piece by piece.
+#[derive(Clone, Debug)]
+pub struct PartHasher {
+    hasher: blake3::Hasher,
+    missing_bytes: Option<u32>,
+    is_whole_segment: bool,
+}
+
+impl PartHasher {
+    /// Nothing yet of the part at `place`.
+    pub fn new(place: &PartPlace) -> Self {
+        Self {
+            hasher: subtree_hasher(place.offset_in_segment()),
+            missing_bytes: Some(place.len()),
+            is_whole_segment: place.is_whole_segment(),
+        }
+    }
+
+    /// The next bytes. Those beyond the part's end are not looked at.
+    pub fn update(&mut self, bytes: &[u8]) {
+        let length = u32::try_from(bytes.len()).ok();
+        self.missing_bytes = self.missing_bytes.zip(length).and_then(|(missing, length)| missing.checked_sub(length));
+        if self.missing_bytes.is_some() {
+            self.hasher.update(bytes);
+        }
+    }
+
+    /// The part's id; `None` if its bytes were not as many as it has.
+    pub fn finish(self) -> Option<PartId> {
+        (self.missing_bytes == Some(0)).then(|| finish_subtree(&self.hasher, self.is_whole_segment))
+    }
 }
 
 /// A hasher for the part that starts `offset_in_segment` bytes into its segment (a multiple of the part length).

@@ -1,15 +1,25 @@
 //! Recently used parts in memory, each read and verified once for all who ask at the same time.
 
-use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartNumber};
+use hybrid_server_transport::PartBytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OnceCell;
 
-type Key = (ContentId, PartNumber);
-type Cell = Arc<OnceCell<Bytes>>;
+/// Who wants a part: each form has a place of its own, and counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// For whoever needs the bytes: TLS, ranges, control channels.
+    Memory,
+    /// For connections that send sealed bytes without copying them.
+    ToSend,
+}
 
-/// Parts by use, within a number of bytes.
+/// The number comes first, which tells most keys apart.
+type Key = (PartNumber, ContentId, Form);
+type Cell = Arc<OnceCell<PartBytes>>;
+
+/// Parts that were used lately, within a number of bytes.
 ///
 /// Parts that are being read count from when they are there; one for each request that waits is on the way beyond the limit.
 #[derive(Debug)]
@@ -21,7 +31,7 @@ pub(crate) struct PartCache {
 #[derive(Debug, Default)]
 struct Used {
     cells: BTreeMap<Key, Entry>,
-    /// Keys in the order of their last use.
+    /// Keys in the order in which they came, or were spared last.
     order: BTreeMap<u64, Key>,
     clock: u64,
     bytes: usize,
@@ -30,7 +40,11 @@ struct Used {
 #[derive(Debug)]
 struct Entry {
     cell: Cell,
-    used_at: u64,
+    /// Its place in the order.
+    place: u64,
+    /// Whether it was used since it got that place: it is spared once then. Keeping the order by last use would cost more
+    /// than all else that a part in memory costs here.
+    used: bool,
     /// Zero until the part is there.
     counted_bytes: usize,
 }
@@ -45,9 +59,10 @@ impl PartCache {
         &self,
         content: ContentId,
         number: PartNumber,
-        load: impl Future<Output = Result<Bytes, E>>,
-    ) -> Result<Bytes, E> {
-        let key = (content, number);
+        form: Form,
+        load: impl Future<Output = Result<PartBytes, E>>,
+    ) -> Result<PartBytes, E> {
+        let key = (number, content, form);
         let cell = self.used().touch(key);
         if let Some(bytes) = cell.get() {
             return Ok(bytes.clone());
@@ -70,9 +85,7 @@ impl PartCache {
     /// Forgets all parts of a content that is no more.
     pub(crate) fn forget(&self, content: ContentId) {
         let mut used = self.used();
-        let first = (content, PartNumber::new(0));
-        let last = (content, PartNumber::new(u32::MAX));
-        let keys: Vec<Key> = used.cells.range(first..=last).map(|(key, _)| *key).collect();
+        let keys: Vec<Key> = used.cells.keys().filter(|(_, id, _)| *id == content).copied().collect();
         for key in keys {
             used.remove(key);
         }
@@ -86,14 +99,19 @@ impl PartCache {
 
 impl Used {
     fn touch(&mut self, key: Key) -> Cell {
+        if let Some(entry) = self.cells.get_mut(&key) {
+            entry.used = true;
+            return Arc::clone(&entry.cell);
+        }
+        let (cell, place) = (Cell::default(), self.place_last(key));
+        self.cells.insert(key, Entry { cell: Arc::clone(&cell), place, used: false, counted_bytes: 0 });
+        cell
+    }
+
+    fn place_last(&mut self, key: Key) -> u64 {
         self.clock += 1;
-        let now = self.clock;
-        let entry =
-            self.cells.entry(key).or_insert_with(|| Entry { cell: Cell::default(), used_at: 0, counted_bytes: 0 });
-        self.order.remove(&entry.used_at);
-        entry.used_at = now;
-        self.order.insert(now, key);
-        Arc::clone(&entry.cell)
+        self.order.insert(self.clock, key);
+        self.clock
     }
 
     fn count(&mut self, key: Key, cell: &Cell, length: usize) {
@@ -108,10 +126,17 @@ impl Used {
 
     fn evict(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max
-            && let Some((_, key)) = self.order.first_key_value()
+            && let Some((_, key)) = self.order.pop_first()
         {
-            // An entry that is still being read is evicted too: who waits for it holds the cell.
-            self.remove(*key);
+            if self.cells.get(&key).is_some_and(|entry| entry.used) {
+                let place = self.place_last(key);
+                if let Some(entry) = self.cells.get_mut(&key) {
+                    (entry.used, entry.place) = (false, place);
+                }
+            } else {
+                // An entry that is still being read is evicted too: who waits for it holds the cell.
+                self.remove(key);
+            }
         }
     }
 
@@ -123,7 +148,7 @@ impl Used {
 
     fn remove(&mut self, key: Key) {
         if let Some(entry) = self.cells.remove(&key) {
-            self.order.remove(&entry.used_at);
+            self.order.remove(&entry.place);
             self.bytes -= entry.counted_bytes;
         }
     }
@@ -132,12 +157,11 @@ impl Used {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use std::convert::Infallible;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    fn key(number: u32) -> (ContentId, PartNumber) {
-        (ContentId::from_bytes([1; 32]), PartNumber::new(number))
-    }
+    const CONTENT: ContentId = ContentId::from_bytes([1; 32]);
 
     fn sizes(cache: &PartCache) -> (usize, usize, usize) {
         let used = cache.used();
@@ -145,13 +169,19 @@ mod tests {
     }
 
     async fn ask(cache: &PartCache, number: u32, loads: &AtomicUsize) -> Bytes {
+        ask_for(cache, number, Form::Memory, loads).await
+    }
+
+    async fn ask_for(cache: &PartCache, number: u32, form: Form, loads: &AtomicUsize) -> Bytes {
         let load = async {
             loads.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
-            Ok::<_, Infallible>(Bytes::from(vec![u8::try_from(number).unwrap(); 10]))
+            Ok::<_, Infallible>(PartBytes::Memory(vec![u8::try_from(number).unwrap(); 10].into()))
         };
-        let (content, number) = key(number);
-        cache.part(content, number, load).await.unwrap()
+        match cache.part(CONTENT, PartNumber::new(number), form, load).await.unwrap() {
+            PartBytes::Memory(bytes) => bytes,
+            sealed => panic!("nobody sealed {sealed:?}"),
+        }
     }
 
     #[tokio::test]
@@ -164,25 +194,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_least_recently_used_goes_first() {
+    async fn what_was_not_used_goes_first() {
         let (cache, loads) = (PartCache::new(30), AtomicUsize::new(0));
         for number in [1, 2, 3, 1, 4] {
             ask(&cache, number, &loads).await;
         }
-        let kept: Vec<u32> = cache.used().cells.keys().map(|(_, number)| number.as_u32()).collect();
+        let kept: Vec<u32> = cache.used().cells.keys().map(|(number, _, _)| number.as_u32()).collect();
         assert_eq!(kept, [1, 3, 4]);
         assert_eq!(sizes(&cache), (30, 3, 3));
         assert_eq!(loads.load(Ordering::Relaxed), 4);
-        cache.forget(key(0).0);
+        cache.forget(CONTENT);
         assert_eq!(sizes(&cache), (0, 0, 0));
     }
 
     #[tokio::test]
     async fn a_failed_load_leaves_nothing() {
         let cache = PartCache::new(30);
-        let (content, number) = key(1);
-        assert_eq!(cache.part(content, number, async { Err("no") }).await, Err("no"));
+        let failed = cache.part(CONTENT, PartNumber::new(1), Form::Memory, async { Err("no") }).await;
+        assert_eq!(failed.unwrap_err(), "no");
         assert_eq!(sizes(&cache), (0, 0, 0));
         assert_eq!(ask(&cache, 1, &AtomicUsize::new(0)).await.len(), 10);
+    }
+
+    #[tokio::test]
+    async fn each_form_counts_and_goes_with_its_content() {
+        let (cache, loads) = (PartCache::new(30), AtomicUsize::new(0));
+        for form in [Form::Memory, Form::ToSend, Form::Memory, Form::ToSend] {
+            ask_for(&cache, 1, form, &loads).await;
+        }
+        assert_eq!((sizes(&cache), loads.load(Ordering::Relaxed)), ((20, 2, 2), 2));
+        cache.forget(CONTENT);
+        assert_eq!(sizes(&cache), (0, 0, 0));
     }
 }

@@ -1,6 +1,6 @@
 //! The origin itself: answers what the HTTP service asks, and runs the tasks behind it.
 
-use crate::cache::PartCache;
+use crate::cache::{Form, PartCache};
 use crate::catalogue::{Catalogue, Content};
 use crate::driver::{Driver, Push};
 use crate::folder::{Folder, FolderError};
@@ -11,8 +11,8 @@ use bytes::Bytes;
 use hybrid_coordinator::{ClientId, Coordinator, Input, TicketIssuer};
 use hybrid_manifest::{ContentId, HashProof, PartNumber, PartRange, ServerKey};
 use hybrid_server_transport::{
-    ChannelError, ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartHead, PartVerdict, Site,
-    SiteError, serve,
+    ChannelError, ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartBytes, PartHead, PartVerdict,
+    Sealer, Site, SiteError, serve,
 };
 use hybrid_units::{BytesPerSecond, Duration, TokenBucket, UnixTime};
 use hybrid_wire::SessionToken;
@@ -54,6 +54,7 @@ struct Inner {
 struct Store {
     catalogue: Arc<Catalogue>,
     cache: PartCache,
+    sealer: Sealer,
     loads: Semaphore,
     egress: Egress,
 }
@@ -106,7 +107,8 @@ impl Origin {
         let cache = PartCache::new(usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX));
         let egress = Egress::new(clock, config.egress_limit);
         let loads = Semaphore::new(LOADS_MAX);
-        let store = Arc::new(Store { catalogue: Arc::clone(&catalogue), cache, loads, egress });
+        let store =
+            Arc::new(Store { catalogue: Arc::clone(&catalogue), cache, sealer: Sealer::default(), loads, egress });
         let mut tasks = vec![
             tokio::spawn(Arc::clone(&driver).keep_time()).abort_handle(),
             tokio::spawn(push_parts(Arc::clone(&store), Arc::clone(&driver), pushes)).abort_handle(),
@@ -194,17 +196,26 @@ impl Drop for Inner {
 }
 
 impl Store {
-    /// A part, verified, from memory or from the disk.
+    /// The bytes of a part, verified, from memory or from the disk.
     async fn part(&self, id: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
+        match self.part_in(id, number, Form::Memory).await? {
+            PartBytes::Memory(bytes) => Ok(bytes),
+            PartBytes::Sealed(sealed) => sealed.to_bytes().map_err(|_| SiteError::Failed),
+        }
+    }
+
+    async fn part_in(&self, id: ContentId, number: PartNumber, form: Form) -> Result<PartBytes, SiteError> {
         // What is no longer served is not served from memory either.
         self.catalogue.content(id)?;
         let load = async {
             let permit = self.loads.acquire().await;
             let loaded = self.catalogue.load(id, number).await;
             drop(permit);
-            loaded
+            let bytes = loaded?;
+            let sealed = if form == Form::ToSend { self.sealer.seal(&bytes) } else { None };
+            Ok(sealed.map_or(PartBytes::Memory(bytes), PartBytes::Sealed))
         };
-        let part = self.cache.part(id, number, load).await;
+        let part = self.cache.part(id, number, form, load).await;
         if matches!(part, Err(SiteError::Changed)) {
             self.cache.forget(id);
         }
@@ -301,6 +312,10 @@ impl Site for Origin {
 
     async fn part(&self, content: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
         self.inner.store.part(content, number).await
+    }
+
+    async fn part_to_send(&self, content: ContentId, number: PartNumber) -> Result<PartBytes, SiteError> {
+        self.inner.store.part_in(content, number, Form::ToSend).await
     }
 
     fn hashes(&self, id: ContentId, parts: PartRange) -> Result<Bytes, SiteError> {

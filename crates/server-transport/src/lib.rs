@@ -14,15 +14,17 @@
 
 pub mod client;
 mod control;
+mod sealed;
 mod server;
 mod service;
 mod site;
 mod tls;
 
 pub use control::{ChannelError, ControlSender, ControlSocket, SendError, Written};
+pub use sealed::{SealedBytes, Sealer};
 pub use server::{ServeSummary, ServerConfig, serve};
 pub use service::{Body, BodyError, ClientAddress, ContentPath, PathError, Service, ServiceLimits};
-pub use site::{ContentInfo, Document, ManifestForm, PartHead, PartVerdict, Site, SiteError};
+pub use site::{ContentInfo, Document, ManifestForm, PartBytes, PartHead, PartVerdict, Site, SiteError};
 pub use tls::{Fingerprint, ParseFingerprintError, TlsIdentity, TlsIdentityError};
 
 /// The media type of the binary manifest.

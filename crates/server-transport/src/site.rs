@@ -1,6 +1,6 @@
 //! What the service asks of whoever has the contents.
 
-use crate::{ContentPath, ControlSocket};
+use crate::{ContentPath, ControlSocket, SealedBytes};
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartId, PartNumber, PartRange};
 use hybrid_wire::SessionToken;
@@ -46,6 +46,27 @@ pub struct PartHead {
     pub id: PartId,
     /// How long it is.
     pub length_bytes: u32,
+}
+
+/// The bytes of a part, as a connection is to send them.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_enums, reason = "a service must send every form")]
+pub enum PartBytes {
+    /// From memory.
+    Memory(Bytes),
+    /// From sealed pages, without a copy where the connection can.
+    Sealed(SealedBytes),
+}
+
+impl PartBytes {
+    /// How many they are.
+    #[allow(clippy::len_without_is_empty, reason = "no part is empty but that of an empty content")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Memory(bytes) => bytes.len(),
+            Self::Sealed(sealed) => sealed.len(),
+        }
+    }
 }
 
 /// Whether a client may have a part now.
@@ -131,6 +152,17 @@ pub trait Site: Send + Sync + 'static {
 
     /// The bytes of a part, verified by the site.
     fn part(&self, content: ContentId, number: PartNumber) -> impl Future<Output = Result<Bytes, SiteError>> + Send;
+
+    /// The bytes of a part for a connection in cleartext, which sends sealed ones without copying them.
+    ///
+    /// By default what [`Site::part`] gives.
+    fn part_to_send(
+        &self,
+        content: ContentId,
+        number: PartNumber,
+    ) -> impl Future<Output = Result<PartBytes, SiteError>> + Send {
+        async move { self.part(content, number).await.map(PartBytes::Memory) }
+    }
 
     /// Part ids with their proofs, as `docs/spec/manifest.md` encodes them, one behind the other.
     ///

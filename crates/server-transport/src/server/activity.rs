@@ -1,8 +1,8 @@
 //! Tells a connection's [`Watch`] what happens: at the socket, and at the requests.
 
+use super::pages::{Chunk, Outbox};
 use super::watch::{Cut, Limits, Watch};
 use crate::{Body, BodyError};
-use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::io;
 use std::pin::Pin;
@@ -93,22 +93,30 @@ impl Drop for InFlight {
 pub(super) struct WatchedBody {
     body: Body,
     in_flight: InFlight,
+    /// Where sealed bytes go, if the connection sends them without copying.
+    outbox: Option<Outbox>,
 }
 
 impl WatchedBody {
-    pub(super) fn new(body: Body, in_flight: InFlight) -> Self {
-        Self { body, in_flight }
+    pub(super) fn new(body: Body, in_flight: InFlight, outbox: Option<Outbox>) -> Self {
+        Self { body, in_flight, outbox }
     }
 }
 
 impl http_body::Body for WatchedBody {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+        let this = &mut *self;
+        if let Some(outbox) = &this.outbox
+            && let Some(sealed) = this.body.take_sealed()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(outbox.put(sealed)))));
+        }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.in_flight.set_working(frame.is_pending());
-        frame
+        frame.map_ok(|frame| frame.map_data(Chunk::Memory))
     }
 
     fn is_end_stream(&self) -> bool {

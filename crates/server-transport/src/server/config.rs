@@ -48,7 +48,7 @@ impl Default for ServerConfig {
 }
 
 /// The soft limit of open files; 1,024, the usual one, where the system does not say.
-fn open_files_limit() -> usize {
+pub(crate) fn open_files_limit() -> usize {
     std::fs::read_to_string("/proc/self/limits").ok().and_then(|limits| parse_open_files(&limits)).unwrap_or(1_024)
 }
 

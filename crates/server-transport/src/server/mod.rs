@@ -5,17 +5,21 @@
 
 mod activity;
 mod config;
+mod pages;
 mod watch;
 
 pub use config::ServerConfig;
+pub(crate) use config::open_files_limit;
 
+use crate::service::{Caller, split};
 use crate::tls::TlsIdentityError;
-use crate::{ClientAddress, Service, Site};
+use crate::{Service, Site};
 use activity::{Activity, WatchedBody, WatchedStream};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pages::{Outbox, PageStream};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -28,7 +32,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tower_service::Service as _;
 
 /// How a listener ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,8 +126,8 @@ pub async fn serve<S: Site>(
 }
 
 /// What waits in the kernel cannot be decided anew: a part that is pushed should wait here.
-fn keep_little_unsent(stream: &TcpStream) {
-    drop(socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_MAX));
+fn keep_little_unsent(socket: &TcpStream) {
+    drop(socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_MAX));
 }
 
 /// Bytes of one control channel that the kernel takes beyond what it may send at once: enough for a wake-up at 1 Gbit/s.
@@ -189,10 +192,14 @@ async fn connection<S: Site>(shared: Arc<Shared<S>>, stream: TcpStream, client: 
     drop(stream.set_nodelay(true));
     let client = canonical(client);
     let activity = Activity::new((&shared.config).into());
-    let stream = WatchedStream::new(stream, activity.clone(), keep_little_unsent, keep);
     let Some(tls) = &shared.tls else {
-        return speak(&shared, stream, client, activity, Version::Http1).await;
+        let outbox = Outbox::default();
+        let stream = PageStream::new(stream, outbox.clone());
+        let on_upgrade = |stream: &PageStream| keep_little_unsent(stream.socket());
+        let stream = WatchedStream::new(stream, activity.clone(), on_upgrade, keep);
+        return speak(&shared, stream, client, activity, Version::Http1, Some(outbox)).await;
     };
+    let stream = WatchedStream::new(stream, activity.clone(), keep_little_unsent, keep);
     let handshake = timeout(shared.config.handshake_limit, tls.accept(stream));
     match handshake.await {
         Ok(Ok(mut stream)) => {
@@ -202,7 +209,7 @@ async fn connection<S: Site>(shared: Arc<Shared<S>>, stream: TcpStream, client: 
                 Some(b"h2") => Version::Http2,
                 _ => Version::Http1,
             };
-            speak(&shared, stream, client, activity, version).await;
+            speak(&shared, stream, client, activity, version, None).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -221,24 +228,31 @@ enum Version {
     Http2,
 }
 
-async fn speak<S, IO>(shared: &Shared<S>, stream: IO, client: SocketAddr, activity: Activity, version: Version)
-where
+async fn speak<S, IO>(
+    shared: &Shared<S>,
+    stream: IO,
+    client: SocketAddr,
+    activity: Activity,
+    version: Version,
+    outbox: Option<Outbox>,
+) where
     S: Site,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn({
         let (service, activity) = (shared.service.clone(), activity.clone());
-        move |mut request: http::Request<Incoming>| {
+        let caller = Caller { address: Some(client), sends_pages: outbox.is_some() };
+        move |request: http::Request<Incoming>| {
             let mut in_flight = activity.request();
-            request.extensions_mut().insert(ClientAddress(client));
-            let answer = service.clone().call(request);
+            let (service, outbox) = (service.clone(), outbox.clone());
+            let (head, upgrade) = split(request);
             async move {
-                let answer = answer.await?;
+                let answer = service.answer(head, upgrade, caller).await;
                 in_flight.answered();
                 if answer.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                     in_flight.upgraded();
                 }
-                Ok::<_, Infallible>(answer.map(|body| WatchedBody::new(body, in_flight)))
+                Ok::<_, Infallible>(answer.map(|body| WatchedBody::new(body, in_flight, outbox)))
             }
         }
     });
@@ -275,6 +289,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut end = Some(end);
     loop {
         tokio::select! {
+            biased;
             ended = &mut connection => return ended,
             why = &mut cut => {
                 tracing::debug!(?why, "a connection is cut");
@@ -291,8 +306,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 
 fn http1_builder(config: &ServerConfig) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // Without a timer hyper forgets the limit on headers in silence.
-    builder.timer(TokioTimer::new()).header_read_timeout(config.header_limit).max_headers(64).max_buf_size(64 << 10);
+    // Without a timer hyper forgets the limit on headers in silence. 100 of them, its own limit, cost less than any that is set.
+    builder.timer(TokioTimer::new()).header_read_timeout(config.header_limit).max_buf_size(64 << 10);
     builder
 }
 

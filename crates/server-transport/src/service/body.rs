@@ -1,6 +1,6 @@
 //! The body of an answer.
 
-use crate::{Site, SiteError};
+use crate::{PartBytes, SealedBytes, Site, SiteError};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::try_unfold;
@@ -13,10 +13,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// The body of an answer: bytes that are there, or a content that is read as the connection takes it.
+///
+/// Sealed bytes are copied into memory for a host that takes the body as it is; [`crate::serve`] sends their pages.
 pub struct Body(Inner);
 
 enum Inner {
     Full(Bytes),
+    Sealed(SealedBytes),
     Content { reads: Reads, remaining_bytes: u64 },
 }
 
@@ -40,6 +43,22 @@ impl Body {
     /// These bytes.
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self(Inner::Full(bytes))
+    }
+
+    /// A part in the form that the site gave.
+    pub(crate) fn part(bytes: PartBytes) -> Self {
+        match bytes {
+            PartBytes::Memory(bytes) => Self::full(bytes),
+            PartBytes::Sealed(sealed) => Self(Inner::Sealed(sealed)),
+        }
+    }
+
+    /// The sealed bytes, if that is what the body is; nothing is left of it then.
+    pub(crate) fn take_sealed(&mut self) -> Option<SealedBytes> {
+        let Inner::Sealed(sealed) = &self.0 else { return None };
+        let sealed = sealed.clone();
+        *self = Self::empty();
+        Some(sealed)
     }
 
     /// These bytes of a content, paced and counted by the site.
@@ -73,6 +92,11 @@ impl http_body::Body for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
+            Inner::Sealed(sealed) => {
+                let bytes = sealed.to_bytes().map_err(|_| BodyError(SiteError::Failed));
+                *self = Self::empty();
+                Poll::Ready(Some(bytes.map(Frame::data)))
+            }
             Inner::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Inner::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Inner::Content { reads, remaining_bytes } => reads.as_mut().poll_next(cx).map(|next| {
@@ -88,6 +112,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Full(bytes) => bytes.is_empty(),
+            Inner::Sealed(_) => false,
             Inner::Content { remaining_bytes, .. } => *remaining_bytes == 0,
         }
     }
@@ -95,6 +120,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.0 {
             Inner::Full(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            Inner::Sealed(sealed) => u64::try_from(sealed.len()).unwrap_or(u64::MAX),
             Inner::Content { remaining_bytes, .. } => *remaining_bytes,
         })
     }

@@ -11,7 +11,7 @@ pub use body::{Body, BodyError};
 pub use path::{ContentPath, PathError};
 
 use crate::control::{self, ControlLimits};
-use crate::site::{ContentInfo, ManifestForm, PartVerdict, Site};
+use crate::site::{ContentInfo, ManifestForm, PartBytes, PartVerdict, Site};
 use crate::{HASHES_MEDIA_TYPE, MANIFEST_MEDIA_TYPE, MANIFEST_RELATION, SESSION_HEADER};
 use bytes::Bytes;
 use conditional::{Condition, Validators};
@@ -40,6 +40,15 @@ use std::time::{Duration, SystemTime};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "an embedder makes it")]
 pub struct ClientAddress(pub SocketAddr);
+
+/// Who asks, and over what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    /// See [`ClientAddress`].
+    pub(crate) address: Option<SocketAddr>,
+    /// Whether the connection sends sealed bytes without copying them.
+    pub(crate) sends_pages: bool,
+}
 
 /// The limits of a service. [`Default`] is for the open Internet.
 #[derive(Clone, Debug)]
@@ -130,29 +139,43 @@ impl<S: Site, B> tower_service::Service<Request<B>> for Service<S> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Answer {
-        let inner = Arc::clone(&self.inner);
-        // The body is dropped here: no call reads one, and the future needs nothing of `B`.
-        let upgrade = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let accept = upgrade.is_some().then(|| control::accept_handshake(&request)).flatten();
-        let (head, _) = request.into_parts();
-        Box::pin(async move {
-            let head_only = head.method == Method::HEAD;
-            let mut response = match inner.answer(&head, upgrade.zip(accept)).await {
-                Ok(response) => response,
-                Err(problem) => problem.into_response(),
-            };
-            response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            if head_only {
-                let length = http_body::Body::size_hint(response.body()).exact();
-                if let Some(length) = length.filter(|_| response.status() != StatusCode::NOT_MODIFIED) {
-                    response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
-                }
-                *response.body_mut() = Body::empty();
-            }
-            Ok(response)
-        })
+    fn call(&mut self, request: Request<B>) -> Answer {
+        let address = request.extensions().get::<ClientAddress>().map(|ClientAddress(address)| *address);
+        let (head, upgrade) = split(request);
+        let service = self.clone();
+        Box::pin(async move { Ok(service.answer(head, upgrade, Caller { address, sends_pages: false }).await) })
     }
+}
+
+impl<S: Site> Service<S> {
+    pub(crate) async fn answer(
+        &self,
+        head: http::request::Parts,
+        upgrade: Option<Upgrade>,
+        caller: Caller,
+    ) -> Response<Body> {
+        let head_only = head.method == Method::HEAD;
+        let mut response = match self.inner.answer(&head, caller, upgrade).await {
+            Ok(response) => response,
+            Err(problem) => problem.into_response(),
+        };
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if head_only {
+            let length = http_body::Body::size_hint(response.body()).exact();
+            if let Some(length) = length.filter(|_| response.status() != StatusCode::NOT_MODIFIED) {
+                response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+            }
+            *response.body_mut() = Body::empty();
+        }
+        response
+    }
+}
+
+/// What a request asks for, without its body: no call reads one.
+pub(crate) fn split<B>(mut request: Request<B>) -> (http::request::Parts, Option<Upgrade>) {
+    let upgrade = wants_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+    let accept = upgrade.is_some().then(|| control::accept_handshake(&request)).flatten();
+    (request.into_parts().0, upgrade.zip(accept))
 }
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
@@ -193,22 +216,28 @@ fn route(path: &str) -> Call<'_> {
     }
 }
 
-type Upgrade = (hyper::upgrade::OnUpgrade, Response<Body>);
+/// A control channel to come, and the answer that opens it.
+pub(crate) type Upgrade = (hyper::upgrade::OnUpgrade, Response<Body>);
 
 impl<S: Site> Inner<S> {
-    async fn answer(&self, head: &http::request::Parts, upgrade: Option<Upgrade>) -> Result<Response<Body>, Problem> {
+    async fn answer(
+        &self,
+        head: &http::request::Parts,
+        caller: Caller,
+        upgrade: Option<Upgrade>,
+    ) -> Result<Response<Body>, Problem> {
         check_request(head)?;
         match route(head.uri.path()) {
             Call::Health => Ok(document(Bytes::from_static(b"ok\n"), "text/plain; charset=utf-8")),
             Call::Content(path) => self.content(&read_path(path)?, head).await,
             Call::Manifest(path) => self.manifest(&read_path(path)?, &head.headers).await,
             Call::Part { content, number } => {
-                self.part(read_content_id(content)?, read_part_number(number)?, head).await
+                self.part(read_content_id(content)?, read_part_number(number)?, caller, head).await
             }
             Call::Hashes { content } => {
                 self.hashes(read_content_id(content)?, read_hash_query(head.uri.query())?, &head.headers).await
             }
-            Call::Control => self.control(head, upgrade),
+            Call::Control => self.control(head, caller, upgrade),
             Call::Unknown => Err(Problem::not_found()),
         }
     }
@@ -334,6 +363,7 @@ impl<S: Site> Inner<S> {
         &self,
         content: ContentId,
         number: PartNumber,
+        caller: Caller,
         head: &http::request::Parts,
     ) -> Result<Response<Body>, Problem> {
         let session = read_session(&head.headers)?;
@@ -348,12 +378,17 @@ impl<S: Site> Inner<S> {
                 response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(part.length_bytes));
                 response
             }
-            Condition::Go => document(self.part_bytes(session, content, number, part.length_bytes).await?, OCTETS),
+            Condition::Go => {
+                let bytes = self.part_bytes(session, content, number, part.length_bytes, caller).await?;
+                typed(Body::part(bytes), OCTETS)
+            }
         };
         let headers = response.headers_mut();
-        insert(headers, ETAG, &validators.tag);
+        let tag = Bytes::from(validators.tag);
+        let id = tag.slice(1..tag.len() - 1);
+        insert_shared(headers, ETAG, tag);
         headers.insert(PART_NUMBER, HeaderValue::from(number.as_u32()));
-        insert(headers, PART_ID, validators.tag.trim_matches('"'));
+        insert_shared(headers, PART_ID, id);
         headers.insert(CACHE_CONTROL, IMMUTABLE);
         Ok(response)
     }
@@ -364,7 +399,8 @@ impl<S: Site> Inner<S> {
         content: ContentId,
         number: PartNumber,
         length_bytes: u32,
-    ) -> Result<Bytes, Problem> {
+        caller: Caller,
+    ) -> Result<PartBytes, Problem> {
         match self.site.authorize_part(session, content, number) {
             PartVerdict::Serve => {}
             PartVerdict::Wait { retry_after, code, reason } => {
@@ -378,13 +414,21 @@ impl<S: Site> Inner<S> {
         // Waited for before the part is read, so that those who wait hold no memory.
         self.site.pace(u64::from(length_bytes)).await;
         let permit = self.reads.permit().await?;
-        let bytes = self.site.part(content, number).await?;
+        let bytes = match caller.sends_pages {
+            true => self.site.part_to_send(content, number).await?,
+            false => PartBytes::Memory(self.site.part(content, number).await?),
+        };
         drop(permit);
         self.site.sent(u64::from(length_bytes));
         Ok(bytes)
     }
 
-    fn control(&self, head: &http::request::Parts, upgrade: Option<Upgrade>) -> Result<Response<Body>, Problem> {
+    fn control(
+        &self,
+        head: &http::request::Parts,
+        caller: Caller,
+        upgrade: Option<Upgrade>,
+    ) -> Result<Response<Body>, Problem> {
         check_origin(&head.headers)?;
         let Some((on_upgrade, response)) = upgrade else {
             let detail = "this call is a WebSocket: HTTP/1.1 with 'Upgrade: websocket', version 13";
@@ -392,7 +436,7 @@ impl<S: Site> Inner<S> {
             response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
             return Ok(response);
         };
-        let Some(ClientAddress(client)) = head.extensions.get::<ClientAddress>().copied() else {
+        let Some(client) = caller.address else {
             tracing::error!("the host gave no ClientAddress with the request; control channels need one");
             return Err(Problem::from(crate::SiteError::Failed));
         };
@@ -557,7 +601,13 @@ fn status(status: StatusCode) -> Response<Body> {
 }
 
 fn document(bytes: Bytes, media_type: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::full(bytes));
+    typed(Body::full(bytes), media_type)
+}
+
+fn typed(body: Body, media_type: &'static str) -> Response<Body> {
+    let mut response = Response::new(body);
+    // What any answer of ours holds; growing step by step costs more.
+    response.headers_mut().reserve(8);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
@@ -574,6 +624,13 @@ fn quoted_hex(id: &[u8; 32]) -> String {
     }
     tag.push('"');
     tag
+}
+
+/// As [`insert`], without a copy.
+fn insert_shared(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+        headers.insert(name, value);
+    }
 }
 
 /// Sets a header whose value we made; one that is no header value all the same is left out.

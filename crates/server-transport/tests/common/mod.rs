@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartId, PartNumber, PartRange};
 use hybrid_server_transport::{
-    ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartHead, PartVerdict, SendError, ServeSummary,
-    ServerConfig, Service, ServiceLimits, Site, SiteError, serve,
+    ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartBytes, PartHead, PartVerdict, Sealer,
+    SendError, ServeSummary, ServerConfig, Service, ServiceLimits, Site, SiteError, serve,
 };
 use hybrid_wire::SessionToken;
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage, PartPush, ServerMessage};
@@ -37,13 +37,15 @@ pub fn part_id(number: u32) -> PartId {
 }
 
 /// Contents by path; their ids are those that [`id`] makes of their position.
-#[derive(Default)]
 pub struct TestSite {
     pub contents: BTreeMap<String, (ContentId, Bytes)>,
     pub sent: AtomicU64,
     pub paced: AtomicU64,
     /// Reads fail from this offset on.
     pub broken_from: Option<u64>,
+    pub part_len: usize,
+    /// Parts to send are sealed with it.
+    pub sealer: Sealer,
     /// A report of this level is answered with pushes until the queue is full, and counted here.
     pub floods: AtomicU64,
 }
@@ -58,7 +60,15 @@ impl TestSite {
                 (0..*length).map(|index| u8::try_from((index * 7 + index / 256) % 251).unwrap()).collect();
             ((*path).to_owned(), (id(number), Bytes::from(bytes)))
         });
-        Self { contents: contents.collect(), ..Self::default() }
+        Self {
+            contents: contents.collect(),
+            sent: AtomicU64::new(0),
+            paced: AtomicU64::new(0),
+            broken_from: None,
+            part_len: PART_LEN,
+            sealer: Sealer::default(),
+            floods: AtomicU64::new(0),
+        }
     }
 
     fn bytes(&self, content: ContentId) -> Result<Bytes, SiteError> {
@@ -103,11 +113,11 @@ impl Site for TestSite {
 
     fn part_head(&self, content: ContentId, number: PartNumber) -> Result<PartHead, SiteError> {
         let length = self.bytes(content)?.len();
-        let left = length.saturating_sub(number.as_index().saturating_mul(PART_LEN));
+        let left = length.saturating_sub(number.as_index().saturating_mul(self.part_len));
         if left == 0 {
-            return Err(SiteError::NoSuchPart { part_count: u32::try_from(length.div_ceil(PART_LEN)).unwrap() });
+            return Err(SiteError::NoSuchPart { part_count: u32::try_from(length.div_ceil(self.part_len)).unwrap() });
         }
-        Ok(PartHead { id: part_id(number.as_u32()), length_bytes: u32::try_from(left.min(PART_LEN)).unwrap() })
+        Ok(PartHead { id: part_id(number.as_u32()), length_bytes: u32::try_from(left.min(self.part_len)).unwrap() })
     }
 
     fn authorize_part(&self, session: Option<SessionToken>, _: ContentId, _: PartNumber) -> PartVerdict {
@@ -123,9 +133,14 @@ impl Site for TestSite {
     }
 
     async fn part(&self, content: ContentId, number: PartNumber) -> Result<Bytes, SiteError> {
-        let start = number.as_index() * PART_LEN;
+        let start = number.as_index() * self.part_len;
         let bytes = self.bytes(content)?;
-        Ok(bytes.slice(start..bytes.len().min(start + PART_LEN)))
+        Ok(bytes.slice(start..bytes.len().min(start + self.part_len)))
+    }
+
+    async fn part_to_send(&self, content: ContentId, number: PartNumber) -> Result<PartBytes, SiteError> {
+        let bytes = self.part(content, number).await?;
+        Ok(self.sealer.seal(&bytes).map_or(PartBytes::Memory(bytes), PartBytes::Sealed))
     }
 
     fn hashes(&self, content: ContentId, parts: PartRange) -> Result<Bytes, SiteError> {
