@@ -65,6 +65,8 @@ impl Connection {
         let _permit = self.requests.try_acquire().map_err(|_| RequestError::TooMany)?;
         let frame = encode_request(&Request { number: number.as_u32() })?;
         let (mut send, recv) = self.link.quic.open_bi().await.map_err(|_| RequestError::Closed)?;
+        // A request must not wait for a part that goes the same way.
+        let _ = send.set_priority(1);
         send.write_all(&frame).await.map_err(|_| RequestError::Dropped)?;
         send.finish().map_err(|_| RequestError::Dropped)?;
         let mut frames = StreamFrames::new(recv);
