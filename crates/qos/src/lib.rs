@@ -10,7 +10,7 @@
 //! [`Engine::events`] tells what was decided and from which numbers.
 //!
 //! It counts nobody itself; the caller says how many clients are direct.
-//! So the same engine can stand for a server or for a class of contents: one engine each, fed with the same
+//! So the same engine can stand for a server or for a class of contents ([`Classes`]): one engine each, fed with the same
 //! samples, and told what the direct clients of the others are owed ([`Newcomer::reserved`]).
 //! It keeps no state of single clients.
 //! The constants and formulas, with their sources, are in `docs/spec/qos.md`.
@@ -36,6 +36,7 @@
 //! ```
 
 mod allowance;
+mod class;
 mod clock;
 mod config;
 mod control;
@@ -51,6 +52,7 @@ mod service;
 mod verdict;
 mod window;
 
+pub use class::{Class, ClassError, Classes, PartPolicy, Rule};
 pub use config::{Config, ConfigError, DirectClients, Marks};
 pub use control::{Comparison, ControlGroup, Experience, Side};
 pub use engine::Engine;
