@@ -12,7 +12,7 @@
 //! It counts nobody itself; the caller says how many clients are direct.
 //! So the same engine can stand for a server or for a class of contents ([`Classes`]): one engine each, fed with the same
 //! samples, and told what the direct clients of the others are owed ([`Newcomer::reserved`]).
-//! It keeps no state of single clients.
+//! It keeps no state of single clients; [`TopUp`] is that of one client of the swarm.
 //! The constants and formulas, with their sources, are in `docs/spec/qos.md`.
 //!
 //! ```
@@ -49,6 +49,7 @@ mod moves;
 mod refused;
 mod reports;
 mod service;
+mod topup;
 mod verdict;
 mod window;
 
@@ -62,4 +63,5 @@ pub use meters::{Meter, Meters, Summary};
 pub use moves::Moves;
 pub use refused::Refused;
 pub use reports::{ClientReport, ReportConfig, transfers_agree};
+pub use topup::TopUp;
 pub use verdict::{Measure, Reason, Thresholds, Verdict};
