@@ -131,7 +131,7 @@ pub struct Verdict {
     /// The thresholds after they were brought up to date.
     pub thresholds: Thresholds,
     /// What was known beside.
-    pub evidence: Evidence,
+    pub evidence: Box<Evidence>,
 }
 
 #[cfg(test)]

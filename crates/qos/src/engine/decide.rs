@@ -44,7 +44,7 @@ impl Engine {
         let possible = conditions.iter().all(|reason| reason.passed);
         reasons.append(&mut conditions);
         let mode = if passed && possible { Mode::PeerToPeer } else { Mode::ClientServer };
-        let verdict = Verdict { mode, reasons, thresholds, evidence };
+        let verdict = Verdict { mode, reasons, thresholds, evidence: Box::new(evidence) };
         if let Some(from) = self.mode.replace(mode).filter(|from| *from != mode) {
             self.log.push(now, Decision::Switched { from, to: mode });
         }
