@@ -1,68 +1,61 @@
 //! How many direct clients `Auto` allows: from the capacity, from what clients get, and by trying one more.
 //!
 //! The number rises only by probing, and a probe needs clients that are served better than required; everything else
-//! lowers it, for good or for as long as the processors are the bottleneck.
+//! lowers it, for good or for as long as the server is seen to be saturated.
 //! So no load, however measured, admits more direct clients.
 
-use crate::Config;
-use hybrid_units::{BytesPerSecond, Duration, Instant};
-use std::collections::VecDeque;
+#[cfg(test)]
+mod tests;
 
-/// Room above the required rate, in percent: `n = C / (1.08 r)`. Little's law with 8 % for noise and for what is not parts.
-const ROOM_PERCENT: u64 = 108;
-/// Served well enough to try more: the slow fifth gets more than 1.15 of the required rate.
-const PROBE_PERCENT: u64 = 115;
-/// Served so badly that the capacity must have fallen: the slow fifth gets less than 0.85 of it.
-const CUT_PERCENT: u64 = 85;
+use crate::Config;
+use crate::service::{Rates, Service};
+use crate::window::RecentMax;
+use hybrid_units::{BytesPerSecond, Duration, Instant};
+
+/// Room above the required rate: `n = C / (1.08 r)`. Little's law with 8 % for noise and for what is not parts.
+pub(crate) const ROOM: f64 = 1.08;
+/// Of the clients that the capacity carries, so many stand for the swarm: its parts cannot spread faster than the server sends
+/// them once, so it is owed the rate of one client.
+const SWARM_STREAMS: f64 = 1.0;
+/// Served well enough to try more: the slow fifth gets more than this share of the required rate.
+const PROBE: f64 = 1.15;
+/// The same below the number that the configured limit gives: the limit promises more, so less is proof enough.
+const RECOVER: f64 = 1.04;
+/// Served so badly that the capacity must have fallen: the slow fifth gets less than this share of the required rate.
+const CUT: f64 = 0.85;
+/// Under loaded processors, half of the clients below this share of the required rate show that more cannot be sent.
+const WANTING: f64 = 0.95;
 /// One probe waits this long for the next: rates of the client that it let in are known by then.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// One probe on the way back to the configured limit waits this long for the next.
+const RECOVER_INTERVAL: Duration = Duration::from_secs(5);
 /// One cut waits this long for the next: what it changed must show first.
 const CUT_INTERVAL: Duration = Duration::from_secs(2);
-/// Older rates say nothing about now.
-const RATE_AGE_MAX: Duration = Duration::from_secs(10);
-/// Rates that are kept: enough for a fifth of them to mean something, few enough to sort at every join (2 KiB each way).
-const RATES_MAX: usize = 256;
-/// Fewer rates judge nobody.
-const RATES_MIN: usize = 3;
-/// Under loaded processors, half of the clients below 0.95 of the required rate show that more cannot be sent.
-const SATURATED_PERCENT: u64 = 95;
-/// Below this share of its limit a server is not what makes its clients slow, in percent. Less than half, so that a link
-/// that fell to half of its limit is still seen.
-pub(crate) const IDLE_PERCENT: u32 = 40;
-/// Seconds over which the largest egress under load is taken for the capacity.
-const WINDOW_SECS: usize = 10;
-
-/// The largest value of the last [`WINDOW_SECS`] seconds, second by second.
-#[derive(Clone, Debug, Default)]
-struct RecentMax([(u64, u64); WINDOW_SECS]);
-
-impl RecentMax {
-    fn record(&mut self, now: Instant, value: u64) {
-        let second = now.as_micros() / 1_000_000;
-        let index = usize::try_from(second % WINDOW_SECS as u64).unwrap_or(0);
-        if let Some((recorded, max)) = self.0.get_mut(index) {
-            *max = if *recorded == second { value.max(*max) } else { value };
-            *recorded = second;
-        }
-    }
-
-    /// `None` if nothing was recorded in the window; no rate of zero is recorded.
-    fn max(&self, now: Instant) -> Option<u64> {
-        let second = now.as_micros() / 1_000_000;
-        let fresh = |recorded: u64| recorded <= second && second - recorded < WINDOW_SECS as u64;
-        self.0.iter().filter(|(recorded, max)| fresh(*recorded) && *max > 0).map(|(_, max)| *max).max()
-    }
-}
+/// Without a limit, good service while others are served too must have lasted this long: sockets' buffers are full by then.
+const PROVED_AFTER: Duration = Duration::from_secs(5);
+/// Without a limit and with one lone client, good service proves nothing about a second one; it is tried after this long.
+const EXPLORE_AFTER: Duration = Duration::from_secs(10);
+/// Egress above so many median rates means that one client more is served beside the direct one, if only by pushes.
+const OTHERS: f64 = 1.3;
+/// Below this share of its limit a server is not what makes its clients slow. Less than half, so that a link that fell to
+/// half of its limit is still seen.
+pub(crate) const IDLE: f64 = 0.4;
+/// Seconds over which the largest egress while saturated is taken for the capacity.
+const SATURATED_SECS: usize = 10;
 
 /// What the server knows of itself when the number is brought up to date.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Condition {
-    /// Mean egress; `None` before the first sample.
-    pub(crate) egress: Option<u64>,
-    /// Egress or CPU is above its high mark, or counts as passed.
-    pub(crate) loaded: bool,
-    /// CPU is below [`IDLE_PERCENT`] of its high mark, or unknown.
+    /// Mean egress in bytes per second; `None` before the first sample.
+    pub(crate) egress: Option<f64>,
+    /// Egress is above its high mark, or counts as passed.
+    pub(crate) egress_high: bool,
+    /// CPU is above its high mark, or counts as passed.
+    pub(crate) cpu_high: bool,
+    /// CPU is below [`IDLE`] of its high mark, or unknown.
     pub(crate) cpu_idle: bool,
+    /// Bytes wait in the server for too long.
+    pub(crate) delayed: bool,
 }
 
 /// The moving number of direct clients.
@@ -70,35 +63,50 @@ pub(crate) struct Condition {
 pub(crate) struct Allowance {
     /// What probes and cuts made of it.
     number: u32,
-    /// The same, bounded by what was sent under loaded processors just now.
+    /// The same, bounded by what was sent while saturated just now.
     allowed: u32,
+    /// The number that the configured limit gives.
+    start: u32,
     floor: u32,
     cap: u32,
-    required: u64,
-    limit: Option<u64>,
-    busiest: RecentMax,
-    /// Rates of direct clients, oldest first.
-    rates: VecDeque<(Instant, u64)>,
+    required: f64,
+    limit: Option<f64>,
+    saturated_at: RecentMax<SATURATED_SECS>,
+    saturated: bool,
+    service: Service,
+    rates: Option<Rates>,
+    /// Since when the slow fifth has been served better than required, and no worse than before.
+    well_since: Option<Instant>,
     probed: Option<Instant>,
     cut: Option<Instant>,
 }
 
+#[allow(clippy::cast_precision_loss, reason = "exact below 2^53, and no rate that is believed is larger")]
+fn float(rate: BytesPerSecond) -> f64 {
+    rate.as_u64() as f64
+}
+
 impl Allowance {
     pub(crate) fn new(config: &Config) -> Self {
-        let limit = config.egress_limit.map(BytesPerSecond::as_u64);
+        let limit = config.egress_limit.map(float);
         let mut allowance = Self {
             number: 0,
             allowed: 0,
+            start: 0,
             floor: config.direct_floor,
             cap: config.direct_cap,
-            required: config.required_rate.as_u64(),
+            required: float(config.required_rate),
             limit,
-            busiest: RecentMax::default(),
-            rates: VecDeque::new(),
+            saturated_at: RecentMax::default(),
+            saturated: false,
+            service: Service::new(),
+            rates: None,
+            well_since: None,
             probed: None,
             cut: None,
         };
         allowance.set(limit.map_or(config.direct_start, |limit| allowance.carried_by(limit)));
+        allowance.start = allowance.number;
         allowance.bound(Instant::ZERO);
         allowance
     }
@@ -107,94 +115,116 @@ impl Allowance {
         self.allowed
     }
 
+    pub(crate) fn rates(&self) -> Option<Rates> {
+        self.rates
+    }
+
+    pub(crate) fn saturated(&self) -> bool {
+        self.saturated
+    }
+
     fn set(&mut self, number: u32) {
         self.number = number.clamp(self.floor, self.cap);
     }
 
     fn bound(&mut self, now: Instant) {
-        let bound = self.busiest.max(now).map_or(u32::MAX, |busiest| self.carried_by(busiest));
+        let bound = self.saturated_at.max(now).map_or(u32::MAX, |egress| self.carried_by(egress));
         self.allowed = self.number.min(bound).max(self.floor);
     }
 
-    /// How many clients so many bytes per second serve well.
-    fn carried_by(&self, capacity: u64) -> u32 {
-        let clients = u128::from(capacity) * 100 / (u128::from(self.required) * u128::from(ROOM_PERCENT)).max(1);
-        u32::try_from(clients).unwrap_or(u32::MAX)
+    /// How many clients so many bytes per second serve well, the swarm beside them.
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and is rounded down on purpose"
+    )]
+    pub(crate) fn carried_by(&self, capacity: f64) -> u32 {
+        (capacity / (ROOM * self.required) - SWARM_STREAMS) as u32
     }
 
-    /// The capacity on which the number rests: the largest egress under load, else the configured limit.
-    pub(crate) fn capacity(&self, now: Instant) -> Option<BytesPerSecond> {
-        self.busiest.max(now).or(self.limit).map(BytesPerSecond::new)
+    /// The capacity on which the number rests: the largest egress while saturated, else the configured limit.
+    pub(crate) fn capacity(&self, now: Instant) -> Option<f64> {
+        self.saturated_at.max(now).or(self.limit)
     }
 
-    /// The server's processors were loaded while it sent this much: that is its capacity, if its clients want more.
-    pub(crate) fn loaded_at(&mut self, now: Instant, egress: u64) {
-        let wanting = |median| percent_of(median, 100) < percent_of(self.required, SATURATED_PERCENT);
-        if self.slowest(now, 2).is_some_and(wanting) {
-            self.busiest.record(now, egress);
+    pub(crate) fn client_rate(&mut self, now: Instant, rate: f64) {
+        self.service.record(now, rate);
+    }
+
+    /// The server measured itself.
+    pub(crate) fn observe(&mut self, now: Instant, condition: Condition) {
+        self.watch(now);
+        let Some(rates) = self.rates else { return };
+        let wanting = condition.cpu_high && rates.median < WANTING * self.required;
+        let sharing = (condition.delayed || rates.fell()) && rates.slow <= PROBE * self.required;
+        self.saturated = (wanting || sharing) && !self.is_idle(condition);
+        if let Some(egress) = condition.egress.filter(|_| self.saturated) {
+            self.saturated_at.record(now, egress);
         }
     }
 
-    pub(crate) fn client_rate(&mut self, now: Instant, rate: u64) {
-        if self.rates.len() == RATES_MAX {
-            self.rates.pop_front();
-        }
-        self.rates.push_back((now, rate));
-    }
-
-    /// The rate that one client in `share` does not exceed; `None` if too few were heard of lately.
-    fn slowest(&self, now: Instant, share: usize) -> Option<u64> {
-        let fresh = self.rates.iter().filter(|(at, _)| now.since(*at) <= RATE_AGE_MAX);
-        let mut rates: Vec<u64> = fresh.map(|(_, rate)| *rate).collect();
-        if rates.len() < RATES_MIN {
-            return None;
-        }
-        let rank = rates.len() / share;
-        Some(*rates.select_nth_unstable(rank).1)
+    fn watch(&mut self, now: Instant) {
+        self.rates = self.service.rates(now);
+        // Too few rates say neither that service is good nor that it is bad.
+        let Some(rates) = self.rates else { return };
+        let well = rates.slow > PROBE * self.required && !rates.fell();
+        self.well_since = if well { Some(self.well_since.unwrap_or(now)) } else { None };
     }
 
     /// Brings the number up to date for `direct_clients` that are there now.
     pub(crate) fn update(&mut self, now: Instant, direct_clients: u32, condition: Condition) {
+        self.watch(now);
         self.bound(now);
-        if let Some(slow) = self.slowest(now, 5) {
-            self.judge(now, percent_of(slow, 100), direct_clients, condition);
+        if let Some(rates) = self.rates {
+            if rates.slow < CUT * self.required {
+                if is_due(self.cut, now, CUT_INTERVAL) && !self.is_idle(condition) {
+                    self.cut_to(now, condition.egress);
+                }
+            } else if direct_clients.saturating_add(1) >= self.allowed
+                && self.may_probe(now, rates, direct_clients, condition)
+            {
+                self.probe(now, condition);
+            }
             self.bound(now);
         }
     }
 
-    fn judge(&mut self, now: Instant, slow: u128, direct_clients: u32, condition: Condition) {
-        if slow < percent_of(self.required, CUT_PERCENT) {
-            if is_due(self.cut, now, CUT_INTERVAL) && !self.is_idle(condition) {
-                self.cut_to(now, condition.egress);
-            }
-        } else if slow > percent_of(self.required, PROBE_PERCENT)
-            && !condition.loaded
-            && direct_clients.saturating_add(1) >= self.allowed
-            && is_due(self.probed, now, PROBE_INTERVAL)
-        {
-            self.probed = Some(now);
-            self.set(self.number.saturating_add(self.number / 50).saturating_add(1));
-            // The next probe is judged by rates that saw this one.
-            self.rates.clear();
+    fn may_probe(&self, now: Instant, rates: Rates, direct_clients: u32, condition: Condition) -> bool {
+        let recovering = self.limit.is_some() && self.number < self.start;
+        if condition.cpu_high || condition.delayed || condition.egress_high && !recovering {
+            return false;
         }
+        if rates.slow <= PROBE * self.required {
+            let recovered = rates.slow > RECOVER * self.required;
+            return recovering && recovered && is_due(self.probed, now, RECOVER_INTERVAL);
+        }
+        let proved = self.limit.is_some() || {
+            let others = direct_clients > 1 || condition.egress.is_some_and(|egress| egress > OTHERS * rates.median);
+            let after = if others { PROVED_AFTER } else { EXPLORE_AFTER };
+            self.well_since.is_some_and(|since| now.since(since) >= after)
+        };
+        proved && is_due(self.probed, now, PROBE_INTERVAL)
+    }
+
+    fn probe(&mut self, now: Instant, condition: Condition) {
+        self.probed = Some(now);
+        let one_more = self.number.saturating_add(self.number / 50).saturating_add(1);
+        // What was sent while all were served well can be sent again; without a limit that is all that is known.
+        let carried = condition.egress.filter(|_| self.limit.is_none()).map_or(0, |egress| self.carried_by(egress));
+        self.set(one_more.max(carried.min(self.number.saturating_mul(2))));
+        self.service.forget_rates();
     }
 
     /// Whether the server has so much to spare that slow clients are slow for reasons of their own.
     fn is_idle(&self, condition: Condition) -> bool {
-        match (self.limit, condition.egress) {
-            (Some(limit), Some(egress)) => {
-                condition.cpu_idle && u128::from(egress) * 100 < u128::from(limit) * u128::from(IDLE_PERCENT)
-            }
-            // Without a limit nothing tells how much is to spare.
-            _ => false,
-        }
+        let egress_idle = self.limit.zip(condition.egress).is_some_and(|(limit, egress)| egress < IDLE * limit);
+        egress_idle && condition.cpu_idle
     }
 
-    /// The capacity fell: forgets what was, and goes down to what is carried now.
-    fn cut_to(&mut self, now: Instant, egress: Option<u64>) {
+    fn cut_to(&mut self, now: Instant, egress: Option<f64>) {
         self.cut = Some(now);
-        self.busiest = RecentMax::default();
-        self.rates.clear();
+        self.saturated_at = RecentMax::default();
+        self.service.forget_rates();
         // Not measured, it falls by the factor at which the cut was due.
         let carried = egress.map_or(self.number - self.number.div_ceil(7), |egress| self.carried_by(egress));
         self.set(self.number.min(carried));
@@ -205,122 +235,10 @@ impl Allowance {
         let bounds = self.floor..=self.cap;
         assert!(bounds.contains(&self.allowed) && bounds.contains(&self.number), "{self:?}");
         assert!(self.allowed <= self.number, "{self:?}");
-        assert!(self.rates.len() <= RATES_MAX, "{} rates are kept", self.rates.len());
-        assert!(self.rates.iter().is_sorted_by_key(|(at, _)| *at), "rates must be in order");
+        self.service.check_invariants();
     }
-}
-
-/// `percent` of a rate, in hundredths of it: whole numbers, so that a replay rounds alike everywhere.
-fn percent_of(rate: u64, percent: u64) -> u128 {
-    u128::from(rate) * u128::from(percent)
 }
 
 fn is_due(last: Option<Instant>, now: Instant, interval: Duration) -> bool {
     last.is_none_or(|last| now.since(last) >= interval)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CALM: Condition = Condition { egress: Some(9_000_000), loaded: false, cpu_idle: true };
-
-    fn at(millis: u64) -> Instant {
-        Instant::from_micros(millis * 1_000)
-    }
-
-    fn allowance(limit: Option<u64>) -> Allowance {
-        Allowance::new(&Config { egress_limit: limit.map(BytesPerSecond::new), ..Config::default() })
-    }
-
-    fn rates(allowance: &mut Allowance, now: Instant, rates: &[u64]) {
-        rates.iter().for_each(|rate| allowance.client_rate(now, *rate));
-    }
-
-    #[test]
-    fn the_first_number() {
-        for (limit, expected) in
-            [(None, 4), (Some(125_000_000), 115), (Some(10_800_000), 10), (Some(1_000), 1), (Some(u64::MAX), 10_000)]
-        {
-            assert_eq!(allowance(limit).allowed(), expected, "{limit:?}");
-        }
-    }
-
-    #[test]
-    fn probes_one_by_one_while_clients_do_well() {
-        let mut allowance = allowance(None);
-        let fast = [1_200_000; 4];
-        for (millis, clients, speeds, expected) in [
-            (0, 4, &fast[..0], 4),          // nothing known
-            (100, 4, &fast[..2], 4),        // too few rates
-            (200, 2, &fast[..], 4),         // not all places taken
-            (300, 3, &fast[..0], 5),        // the next one would be the last
-            (400, 5, &fast[..], 5),         // too soon
-            (1_300, 5, &fast[..0], 6),      // its rates are known by now
-            (2_400, 6, &fast[..0], 6),      // no rates since the last probe
-            (2_500, 6, &[1_150_000; 4], 6), // not better than required
-        ] {
-            rates(&mut allowance, at(millis), speeds);
-            allowance.update(at(millis), clients, CALM);
-            assert_eq!(allowance.allowed(), expected, "at {millis} ms");
-        }
-        rates(&mut allowance, at(20_000), &fast);
-        allowance.update(at(20_000), 6, Condition { loaded: true, ..CALM });
-        assert_eq!(allowance.allowed(), 6, "no probe under load");
-    }
-
-    #[test]
-    fn falls_to_what_is_carried() {
-        let mut allowance = allowance(Some(10_800_000));
-        rates(&mut allowance, at(0), &[800_000, 800_000, 800_000, 5_000_000, 5_000_000]);
-        allowance.update(at(0), 10, Condition { egress: Some(5_400_000), ..CALM });
-        assert_eq!(allowance.allowed(), 5);
-        rates(&mut allowance, at(1_000), &[800_000; 3]);
-        allowance.update(at(1_000), 10, Condition { egress: Some(4_320_000), ..CALM });
-        assert_eq!(allowance.allowed(), 5, "the last cut must show first");
-        allowance.update(at(2_000), 10, Condition { egress: Some(4_320_000), ..CALM });
-        assert_eq!(allowance.allowed(), 4);
-        rates(&mut allowance, at(9_000), &[1; 3]);
-        allowance.update(at(9_000), 10, Condition { egress: Some(4_000_000), ..CALM });
-        assert_eq!(allowance.allowed(), 4, "an idle server does not make clients slow");
-        allowance.update(at(9_000), 10, Condition { egress: Some(4_000_000), cpu_idle: false, loaded: true });
-        assert_eq!(allowance.allowed(), 3, "unless its processors are the bottleneck");
-    }
-
-    #[test]
-    fn a_cut_without_a_measure() {
-        let mut allowance = allowance(Some(10_800_000));
-        rates(&mut allowance, at(0), &[1; 3]);
-        allowance.update(at(0), 10, Condition { egress: None, ..CALM });
-        assert_eq!(allowance.allowed(), 8);
-    }
-
-    #[test]
-    fn loaded_processors_bound_the_number_for_a_while() {
-        let mut allowance = allowance(Some(108_000_000));
-        allowance.loaded_at(at(100), 1_000);
-        rates(&mut allowance, at(100), &[950_000; 5]);
-        allowance.loaded_at(at(100), 1_000);
-        assert_eq!(allowance.capacity(at(100)), Some(BytesPerSecond::new(108_000_000)), "nobody wanted more");
-        rates(&mut allowance, at(200), &[900_000; 9]);
-        allowance.loaded_at(at(500), 21_600_000);
-        allowance.loaded_at(at(900), 10_800_000);
-        for (millis, capacity, allowed) in
-            [(1_000, 21_600_000, 20), (9_999, 21_600_000, 20), (10_000, 108_000_000, 100)]
-        {
-            allowance.update(at(millis), 90, CALM);
-            assert_eq!(allowance.capacity(at(millis)), Some(BytesPerSecond::new(capacity)), "at {millis} ms");
-            assert_eq!(allowance.allowed(), allowed, "at {millis} ms");
-        }
-    }
-
-    #[test]
-    fn memory_is_bounded() {
-        let mut allowance = allowance(None);
-        (0..1_000).for_each(|millis| allowance.client_rate(at(millis), millis));
-        allowance.check_invariants();
-        assert_eq!(allowance.rates.len(), RATES_MAX);
-        assert_eq!(allowance.slowest(at(999), 5), Some(744 + 51));
-        assert_eq!(allowance.slowest(at(20_000), 5), None, "too old");
-    }
 }

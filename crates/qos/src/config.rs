@@ -1,5 +1,6 @@
 //! The thresholds' constants, each with its reason.
 
+use crate::ReportConfig;
 use hybrid_units::{BytesPerSecond, Duration};
 
 /// How many clients the server serves directly before newcomers go to the swarm.
@@ -53,14 +54,29 @@ pub struct Config {
     /// `Auto`: the rate that a direct client should get. Default 1 MB/s (8 Mbit/s): a full-HD film plays, and a file of
     /// 100 MB takes less than two minutes.
     pub required_rate: BytesPerSecond,
-    /// `Auto`: the number before anything is known, without an egress limit. Default 4: a flash crowd comes before anything
-    /// was measured, and four clients hold every part soon enough to carry it; too small a number costs the next newcomers
-    /// nothing but an earlier swarm, too large a one costs everybody.
+    /// From the join to the first part, at most; for the votes of clients. Default 2 s: people wait so long without wondering.
+    pub start_up: Duration,
+    /// Pauses a minute, at most; for the votes of clients. Default 0.5.
+    pub stalls_per_minute: f64,
+    /// `Auto`: bytes that wait in the server for longer than this show that it is saturated. Default 50 ms: a queue that a
+    /// person notices in a game or a call on the same link.
+    pub queue_delay: Duration,
+    /// `Auto`: the number before anything is known, without an egress limit. Default 1: a flash crowd comes before anything was
+    /// measured, and a client too many takes the link from the parts that all others wait for; too small a number costs the next
+    /// newcomers nothing but an earlier swarm, and it doubles while service is good.
     pub direct_start: u32,
     /// `Auto` goes no lower; at least 1, or there would be no client whose rate tells that it may rise again. Default 1.
     pub direct_floor: u32,
     /// `Auto` goes no higher. Default 10,000: about 100 KiB of buffers each, so 1 GiB.
     pub direct_cap: u32,
+    /// The share of newcomers that is served directly where the thresholds of load allow, for comparison, 0 to 1. Default 0.
+    pub control_share: f64,
+    /// What keeps clients from knowing who is in the control group; give it from a source of randomness. Default all zero.
+    pub control_secret: [u8; 32],
+    /// How reports are weighed.
+    pub reports: ReportConfig,
+    /// Decisions that are kept for [`Engine::events`](crate::Engine::events). Default 1,024: at about 400 bytes each, 400 KiB.
+    pub events_max: usize,
 }
 
 impl Default for Config {
@@ -76,9 +92,16 @@ impl Default for Config {
             dwell: Duration::from_secs(30),
             holders_min: 1,
             required_rate: BytesPerSecond::new(1_000_000),
-            direct_start: 4,
+            start_up: Duration::from_secs(2),
+            stalls_per_minute: 0.5,
+            queue_delay: Duration::from_millis(50),
+            direct_start: 1,
             direct_floor: 1,
             direct_cap: 10_000,
+            control_share: 0.0,
+            control_secret: [0; 32],
+            reports: ReportConfig::default(),
+            events_max: 1_024,
         }
     }
 }
@@ -115,6 +138,18 @@ pub enum ConfigError {
         /// What to do instead.
         hint: &'static str,
     },
+    /// A share or a target that is none.
+    #[error("{what} must be a number from {min} to {max}, got {got}")]
+    Number {
+        /// The field.
+        what: &'static str,
+        /// The least.
+        min: f64,
+        /// The most.
+        max: f64,
+        /// The value given.
+        got: f64,
+    },
     /// Fewer holders than one can serve nobody.
     #[error("holders_min must be at least 1, got {0}: without a holder there is nobody to send a newcomer to")]
     NoHolders(u32),
@@ -150,6 +185,16 @@ impl Config {
         }
         if self.required_rate == zero {
             return Err(ConfigError::ZeroRate { what: "required_rate", hint: "" });
+        }
+        for (what, min, max, got) in [
+            ("control_share", 0.0, 1.0, self.control_share),
+            ("reports.tolerance", 0.0, 1.0, self.reports.tolerance),
+            ("stalls_per_minute", 0.001, 600.0, self.stalls_per_minute),
+            ("start_up", 0.001, 3_600.0, self.start_up.as_secs_f64()),
+        ] {
+            if !(min..=max).contains(&got) {
+                return Err(ConfigError::Number { what, min, max, got });
+            }
         }
         if self.holders_min == 0 {
             return Err(ConfigError::NoHolders(self.holders_min));
@@ -197,6 +242,7 @@ mod tests {
             "egress_limit must be above zero: leave it away for no limit",
         );
         check(|config| config.required_rate = BytesPerSecond::new(0), "required_rate must be above zero");
+        check(|config| config.control_share = f64::NAN, "control_share must be a number from 0 to 1, got NaN");
         for (floor, start, cap) in [(0, 4, 10), (5, 4, 10), (1, 11, 10)] {
             check(
                 |config| (config.direct_floor, config.direct_start, config.direct_cap) = (floor, start, cap),

@@ -4,9 +4,15 @@
 //! ([`Engine::client_rate`]), and is asked at every join ([`Engine::verdict`]).
 //! It then brings its thresholds up to date, compares, and answers with a mode and all numbers that led to it.
 //!
-//! It speaks about newcomers only: a client that is served directly stays so (the seed's claim 1).
-//! It counts nobody itself; the caller says how many clients are direct, so the same engine can stand for a server, for a
-//! content or for a class of contents (one engine each, fed with the same samples).
+//! Under [`DirectClients::Auto`] the number of direct clients follows the capacity, and [`Engine::moves`] says how many clients
+//! should change their mode while they are served; which ones is the caller's to choose.
+//! Reports of clients ([`Engine::report`]) lower that number a little, never more.
+//! [`Engine::events`] tells what was decided and from which numbers.
+//!
+//! It counts nobody itself; the caller says how many clients are direct.
+//! So the same engine can stand for a server or for a class of contents ([`Classes`]): one engine each, fed with the same
+//! samples, and told what the direct clients of the others are owed ([`Newcomer::reserved`]).
+//! It keeps no state of single clients; [`TopUp`] is that of one client of the swarm.
 //! The constants and formulas, with their sources, are in `docs/spec/qos.md`.
 //!
 //! ```
@@ -30,11 +36,32 @@
 //! ```
 
 mod allowance;
+mod class;
+mod clock;
 mod config;
+mod control;
 mod engine;
+mod events;
+mod input;
 mod latch;
+mod meters;
+mod moves;
+mod refused;
+mod reports;
+mod service;
+mod topup;
 mod verdict;
+mod window;
 
+pub use class::{Class, ClassError, Classes, PartPolicy, Rule};
 pub use config::{Config, ConfigError, DirectClients, Marks};
-pub use engine::{Engine, Load, Sample, SampleError};
+pub use control::{Comparison, ControlGroup, Experience, Side};
+pub use engine::Engine;
+pub use events::{Decision, Event, Evidence};
+pub use input::{Load, Newcomer, Sample};
+pub use meters::{Meter, Meters, Summary};
+pub use moves::Moves;
+pub use refused::Refused;
+pub use reports::{ClientReport, ReportConfig, transfers_agree};
+pub use topup::TopUp;
 pub use verdict::{Measure, Reason, Thresholds, Verdict};

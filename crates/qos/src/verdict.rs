@@ -1,5 +1,6 @@
 //! What the engine answers.
 
+use crate::Evidence;
 use hybrid_units::{BytesPerSecond, Mode};
 use std::fmt;
 
@@ -15,6 +16,8 @@ pub enum Measure {
     Cpu,
     /// Holders that a newcomer could be sent to. Passed means that there are enough.
     Holders,
+    /// What those around a newcomer can send together. Passed means that it is enough.
+    Uplinks,
 }
 
 impl Measure {
@@ -25,6 +28,7 @@ impl Measure {
             Self::Egress => "egress",
             Self::Cpu => "cpu",
             Self::Holders => "holders",
+            Self::Uplinks => "uplinks",
         }
     }
 }
@@ -41,18 +45,32 @@ pub struct Reason {
     pub threshold: f64,
     /// Whether the threshold counts as passed. For egress and CPU that depends on the past too (hysteresis).
     pub passed: bool,
+    /// The threshold would count as passed, but what it guards against does not happen: under `Auto` a full link is no reason
+    /// while direct clients get what is required; nor does the count speak about the control group.
+    pub excused: bool,
 }
 
 impl fmt::Display for Reason {
     /// One line for people: `direct clients 12 of 12 allowed: passed`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { measure, value, threshold, passed } = *self;
+        let Self { measure, value, threshold, passed, excused } = *self;
         let passed_text = if passed { "passed" } else { "not passed" };
         match measure {
+            Measure::DirectClients if excused => {
+                write!(f, "direct clients {value:.0} of {threshold:.0} allowed: does not count, served without peers")
+            }
             Measure::DirectClients => write!(f, "direct clients {value:.0} of {threshold:.0} allowed: {passed_text}"),
             Measure::Holders if passed => write!(f, "reachable holders {value:.0} of {threshold:.0} needed: enough"),
             Measure::Holders => {
                 write!(f, "reachable holders {value:.0} of {threshold:.0} needed: too few, the server serves")
+            }
+            Measure::Uplinks => {
+                let verdict = if passed { "enough" } else { "too little, the server serves" };
+                write!(f, "uplinks of the swarm {} of {} needed: {verdict}", rate(value), rate(threshold))
+            }
+            Measure::Egress if excused => {
+                let (value, threshold) = (rate(value), rate(threshold));
+                write!(f, "egress {value}, low mark {threshold}: does not count, direct clients get what is required")
             }
             Measure::Egress => load(f, "egress", &rate(value), &rate(threshold), self),
             Measure::Cpu => load(f, "cpu", &percent(value), &percent(threshold), self),
@@ -93,6 +111,11 @@ pub struct Thresholds {
     pub cpu: f64,
     /// What the server is thought able to send: measured under load, else the configured limit; `None` if nobody knows.
     pub capacity: Option<BytesPerSecond>,
+    /// What one connection should get at most, so that all get what is required; `None` while the server has enough for all.
+    pub per_connection: Option<BytesPerSecond>,
+    /// What is left for clients of the swarm in need: what direct clients are not owed, and at least a fifth of the capacity;
+    /// `None` if the capacity is not known.
+    pub rescue: Option<BytesPerSecond>,
 }
 
 /// A newcomer's mode, and why.
@@ -101,12 +124,14 @@ pub struct Thresholds {
 pub struct Verdict {
     /// How it is served.
     pub mode: Mode,
-    /// Every comparison that was made, whether passed or not: direct clients first, holders last.
+    /// Every comparison that was made, whether passed or not: direct clients first, holders and their uplinks last.
     ///
-    /// The mode is peer-to-peer if there are holders enough and any other threshold is passed.
+    /// The mode is peer-to-peer if there are holders and uplinks enough and any other threshold is passed.
     pub reasons: Vec<Reason>,
     /// The thresholds after they were brought up to date.
     pub thresholds: Thresholds,
+    /// What was known beside.
+    pub evidence: Box<Evidence>,
 }
 
 #[cfg(test)]
@@ -135,10 +160,17 @@ mod tests {
                 "egress 8.0 Mbit/s, low mark 16.0 Mbit/s: passed, not yet below for long enough",
             ),
             (Measure::Cpu, 0.42, 0.85, false, "cpu 42 % of 85 % allowed: not passed"),
+            (
+                Measure::Uplinks,
+                5e5,
+                1e6,
+                false,
+                "uplinks of the swarm 4.0 Mbit/s of 8.0 Mbit/s needed: too little, the server serves",
+            ),
             (Measure::Holders, 2.0, 1.0, true, "reachable holders 2 of 1 needed: enough"),
             (Measure::Holders, 0.0, 1.0, false, "reachable holders 0 of 1 needed: too few, the server serves"),
         ] {
-            assert_eq!(Reason { measure, value, threshold, passed }.to_string(), expected);
+            assert_eq!(Reason { measure, value, threshold, passed, excused: false }.to_string(), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What holds whatever is measured.
 
-use hybrid_qos::{Config, DirectClients, Engine, Load, Measure, Sample};
+use hybrid_qos::{Config, DirectClients, Engine, Load, Measure, Moves, Newcomer, Sample};
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode};
 use proptest::prelude::*;
 
@@ -205,5 +205,99 @@ proptest! {
         }
         modes.dedup();
         prop_assert!(modes.len() <= 2, "{:?}", modes);
+    }
+}
+
+proptest! {
+    // Each case is long.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// In any state, a moment with more load leaves no larger number than the same moment with less: more CPU, more delay, more
+    /// owed to others, and of two crowds that are served as well the one that is larger.
+    #[test]
+    fn more_load_never_raises_the_number(
+        limit in limits(),
+        steps in prop::collection::vec((0u64..3_000, steps()), 0..100),
+        (cpu, more_cpu) in (0.0..=1.0f64, 0.0..=1.0f64),
+        (delay, more_delay) in (0u64..200, 0u64..200),
+        (direct, reserved) in (counts(), 0..20 * REQUIRED),
+        egress in 0..200 * REQUIRED,
+    ) {
+        let mut engine = engine(config(DirectClients::Auto, limit));
+        let mut clock = 0;
+        for (pause, step) in steps {
+            clock += pause;
+            let now = Instant::from_micros(clock * 1_000);
+            match step {
+                Step::Sample { egress, cpu } => drop(engine.sample(now, Sample { egress: BytesPerSecond::new(egress), cpu })),
+                Step::Rate(rate) => drop(engine.client_rate(now, BytesPerSecond::new(rate))),
+                Step::Verdict { direct, holders } => {
+                    engine.verdict(now, Load { direct_clients: direct, holders_reachable: holders });
+                }
+            }
+        }
+        let now = Instant::from_micros(clock * 1_000 + 250_000);
+        let then = |cpu: f64, delay: u64, reserved: u64| {
+            let mut engine = engine.clone();
+            let sample = Sample { egress: BytesPerSecond::new(egress), cpu: Some(cpu) };
+            engine.queue_delay(now, Duration::from_millis(delay)).expect("a sound delay");
+            engine.sample(now, sample).expect("a sound sample");
+            let load = Load { direct_clients: direct, holders_reachable: 9 };
+            let reserved = BytesPerSecond::new(reserved);
+            let verdict = engine.verdict(now, Newcomer { reserved, ..Newcomer::from(load) });
+            (verdict.thresholds.direct_clients, verdict.mode)
+        };
+        let less = then(cpu, delay, 0);
+        let more = then((cpu + more_cpu).min(1.0), delay + more_delay, reserved);
+        // An idle server cuts nobody, and one with loaded processors is not idle.
+        prop_assert!(more.0 <= less.0 && more.1 >= less.1, "{:?} with less, {:?} with more", less, more);
+    }
+
+    /// Nobody is moved who need not be, not more than a tenth a second, and never both ways at once.
+    #[test]
+    fn moves_are_paced(
+        limit in 1..300 * REQUIRED,
+        crowds in prop::collection::vec((0u64..2_000, counts()), 0..100),
+    ) {
+        let mut engine = engine(config(DirectClients::Auto, Some(limit)));
+        let mut clock = 0;
+        for (pause, direct) in crowds {
+            clock += pause;
+            let Moves { to_swarm, to_direct, .. } = engine.moves(Instant::from_micros(clock * 1_000), direct);
+            let (n, allowed) = (f64::from(direct), f64::from(engine.thresholds().direct_clients));
+            prop_assert!(to_swarm == 0 || n > 1.1 * allowed, "{} of {} leave", to_swarm, direct);
+            prop_assert!(to_direct == 0 || n + f64::from(to_direct) < 0.8 * allowed + 1.0);
+            prop_assert!(to_swarm == 0 || to_direct == 0);
+            prop_assert!(f64::from(to_swarm) <= n);
+        }
+        let mut fixed = self::engine(config(DirectClients::Fixed(1), None));
+        prop_assert_eq!(fixed.moves(Instant::ZERO, 1_000), Moves::default(), "a fixed number is about newcomers");
+    }
+
+    /// Under `Auto` too: a constant crowd with constant rates, but for noise, around the number allowed.
+    #[test]
+    fn a_constant_crowd_flips_at_most_twice_a_minute(
+        direct in 80u32..140,
+        share in 0.7..1.4f64,
+        noise in prop::collection::vec((0.9..1.1f64, 0.9..1.1f64), 1_200),
+    ) {
+        let mut engine = engine(config(DirectClients::Auto, Some(125 * REQUIRED)));
+        let mut flips: Vec<Instant> = Vec::new();
+        let mut mode = None;
+        for (quarter, (of_egress, of_rates)) in (1u64..).zip(noise) {
+            let now = Instant::from_micros(quarter * 250_000);
+            let egress = share_of(REQUIRED, share * f64::from(direct) * of_egress);
+            engine.sample(now, Sample { egress, cpu: None }).expect("a sound sample");
+            for off in [0.95, 1.0, 1.05] {
+                engine.client_rate(now, share_of(REQUIRED, share * of_rates * off)).expect("a sound rate");
+            }
+            let verdict = engine.verdict(now, Load { direct_clients: direct, holders_reachable: 1 });
+            if mode.replace(verdict.mode).is_some_and(|before| before != verdict.mode) {
+                flips.push(now);
+            }
+        }
+        for three in flips.windows(3) {
+            prop_assert!(three[2].since(three[0]) >= Duration::from_secs(60), "{:?}", flips);
+        }
     }
 }
