@@ -23,7 +23,7 @@ use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, SessionToken, UploadCont
 use rand::rngs::ChaCha8Rng;
 use rand::seq::index;
 use rand::{RngExt as _, SeedableRng as _};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
@@ -202,19 +202,22 @@ struct Brain {
     coordinator: Coordinator,
     now: Instant,
     welcomes: u64,
+    pushed: VecDeque<(ClientId, PartNumber)>,
 }
 
 impl Brain {
-    /// Tells it, and does what a driver would: takes all outputs, and has each push written at once.
+    /// Tells it, and does what a driver would: takes all outputs, and has one push written before each input. On a link that
+    /// takes all pushes at once, each would bring another one, until all clients had everything.
     fn tell(&mut self, input: Input) {
         self.now += Duration::from_micros(20);
+        if let Some((client, number)) = self.pushed.pop_front() {
+            self.coordinator.handle_input(self.now, Input::PushDone { client, number, sent: true });
+        }
         self.coordinator.handle_input(self.now, input);
         loop {
             match self.coordinator.poll_output() {
                 Output::Timeout(_) => return,
-                Output::Push { client, number, .. } => {
-                    self.coordinator.handle_input(self.now, Input::PushDone { client, number, sent: true });
-                }
+                Output::Push { client, number, .. } => self.pushed.push_back((client, number)),
                 Output::Send { message: ServerMessage::Welcome(_), .. } => self.welcomes += 1,
                 Output::Close { bye, .. } => panic!("a client was sent away: {bye:?}"),
                 Output::Send { .. } | Output::Event(_) => {}
@@ -277,7 +280,7 @@ fn coordinator(rng: &mut ChaCha8Rng) {
     let now = Instant::from_micros(1);
     let issuer = TicketIssuer { key, network_secret };
     let coordinator = Coordinator::new(config, issuer, now, unix_now).unwrap();
-    let mut brain = Brain { coordinator, now, welcomes: 0 };
+    let mut brain = Brain { coordinator, now, welcomes: 0, pushed: VecDeque::new() };
     let part_len = PartLen::new(1 << 20).unwrap();
     brain.tell(Input::ContentAdded { content, part_count: PARTS, part_len });
 

@@ -31,6 +31,9 @@ pub(crate) struct Content {
     leases: BTreeMap<(ClientId, PartNumber), Instant>,
     lease_ends: BTreeSet<(Instant, ClientId, PartNumber)>,
     pub(crate) received: BTreeMap<Source, u64>,
+    pub(crate) joined_last_at: Instant,
+    /// The sum of what is known of the members' uplinks, in bytes per second.
+    pub(crate) uplinks_known: u64,
 }
 
 impl Content {
@@ -45,6 +48,8 @@ impl Content {
             leases: BTreeMap::new(),
             lease_ends: BTreeSet::new(),
             received: BTreeMap::new(),
+            joined_last_at: Instant::ZERO,
+            uplinks_known: 0,
         }
     }
 

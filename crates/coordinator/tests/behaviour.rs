@@ -26,12 +26,20 @@ struct Newcomer {
     content: ContentId,
     has: std::ops::Range<u32>,
     upload: bool,
+    rate_limit: Option<u64>,
     address: Ipv4Addr,
 }
 
 impl Newcomer {
     fn new(index: u8) -> Self {
-        Self { index, content: content(1), has: 0..0, upload: true, address: Ipv4Addr::new(10, 0, 0, index) }
+        Self {
+            index,
+            content: content(1),
+            has: 0..0,
+            upload: true,
+            rate_limit: None,
+            address: Ipv4Addr::new(10, 0, 0, index),
+        }
     }
 }
 
@@ -95,7 +103,7 @@ impl Story {
             quic_port: Some(7_000),
             has: ranges(newcomer.has.clone()),
             want: Want::Whole,
-            contract: UploadContract { upload: newcomer.upload, rate_limit_bytes_per_second: None },
+            contract: UploadContract { upload: newcomer.upload, rate_limit_bytes_per_second: newcomer.rate_limit },
         };
         let observed = IpAddr::V4(newcomer.address);
         self.tell(Input::Join { client: ClientId(client), observed, session: session(client), join })
@@ -435,6 +443,45 @@ fn help_is_counted_and_a_failed_fetch_may_be_tried_again() {
     assert_eq!(story.fetch(2, 30), PartVerdict::Serve(Source::ServerRescue));
     assert_eq!(story.fetch(2, 30), PartVerdict::Serve(Source::ServerRescue));
     assert_eq!(story.fetch(9, 30), PartVerdict::UnknownSession);
+}
+
+#[test]
+fn a_fast_uplink_gets_more_peers_and_a_slow_one_fewer() {
+    let mut story = Story::new(0);
+    let limited = |index: u8, rate: Option<u64>| {
+        let mut newcomer = Newcomer::new(index);
+        newcomer.rate_limit = rate;
+        newcomer
+    };
+    for index in 1..=80 {
+        story.join(u64::from(index), &limited(index, Some(500_000)));
+    }
+    let mut peers_of = |index: u8, rate| {
+        let outputs = story.join(u64::from(index), &limited(index, Some(rate)));
+        let welcome = welcome(&outputs);
+        (welcome.peers.len(), welcome.limits.connections_max)
+    };
+    assert_eq!(peers_of(101, 1_000), (12, 24));
+    assert_eq!(peers_of(102, 1_000_000), (29, 58), "twice the mean, which it has raised itself");
+    assert_eq!(peers_of(103, 500_000), (19, 38));
+}
+
+#[test]
+fn a_swarm_that_nobody_joins_reports_less_often() {
+    let mut story = Story::new(1);
+    story.join(1, &Newcomer::new(1));
+    let interval = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| match output {
+            Output::Send { message: ServerMessage::Directive(directive), .. } => directive.report_interval_ms,
+            _ => None,
+        })
+    };
+    story.now += Duration::from_secs(10);
+    assert_eq!(interval(&story.report(1, 0..1)), None, "as often as at first");
+    story.now += Duration::from_secs(54);
+    assert_eq!(interval(&story.report(1, 1..2)), Some(1_000), "a sixty-fourth of the time since the last join");
+    story.now += Duration::from_secs(3_600);
+    assert_eq!(interval(&story.report(1, 2..3)), Some(10_000), "no less often than that");
 }
 
 #[test]
