@@ -45,7 +45,7 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn timers_do_not_multiply() {
-    let counts = play(Scenario { check_every: 0, ..small("flash") }).counts;
+    let counts = play(Scenario { peers: 100, parts: 128, check_every: 0, ..small("flash") }).counts;
     assert!(counts.events < 2 * counts.inputs, "{counts:?}");
 }
 
