@@ -58,12 +58,12 @@ impl Session {
         if !self.config.upload || self.stopped {
             return;
         }
-        for (id, connection) in &self.connections {
+        for (id, connection) in self.connections.iter() {
             let news =
                 PartRanges::from_ascending(parts.iter().copied().filter(|number| !connection.has.contains(*number)));
             if !news.is_empty() {
                 let have = Have { parts: news, queue };
-                self.out.push_back(Output::SendPeer { connection: *id, message: PeerMessage::Have(have) });
+                self.out.push_back(Output::SendPeer { connection: id, message: PeerMessage::Have(have) });
             }
         }
     }

@@ -19,7 +19,7 @@ impl Session {
         let length = bytes.len() as u64;
         let mut peer = None;
         if let PartSource::Peer(id) = source {
-            let Some(connection) = self.connections.get_mut(&id) else { return };
+            let Some(connection) = self.connections.get_mut(id) else { return };
             peer = Some(connection.peer);
             match connection.answered(number) {
                 Some(asked) => {
@@ -56,7 +56,7 @@ impl Session {
             return self.on_misbehaviour(now, source);
         }
         if let PartSource::Peer(id) = source
-            && let Some(connection) = self.connections.get_mut(&id)
+            && let Some(connection) = self.connections.get_mut(id)
         {
             connection.awaits_verdict();
         }
@@ -74,7 +74,7 @@ impl Session {
     /// Throws away bytes that arrived and are not, or not known to be, the part; gives whose they were.
     pub(crate) fn discard(&mut self, source: PartSource, number: PartNumber) -> Option<PeerId> {
         if let PartSource::Peer(id) = source
-            && let Some(connection) = self.connections.get_mut(&id)
+            && let Some(connection) = self.connections.get_mut(id)
         {
             connection.judged();
         }
@@ -102,7 +102,7 @@ impl Session {
             if PartSource::Peer(*id) == source {
                 continue;
             }
-            if let Some(connection) = self.connections.get_mut(id)
+            if let Some(connection) = self.connections.get_mut(*id)
                 && connection.answered(number).is_some()
             {
                 self.out.push_back(Output::CancelRequest { connection: *id, number });
@@ -141,7 +141,7 @@ impl Session {
     }
 
     pub(crate) fn on_peer_failed(&mut self, now: Instant, id: ConnectionId, number: PartNumber, failure: &PartFailure) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.answered(number).is_none() {
             return;
         }
@@ -166,7 +166,7 @@ impl Session {
     pub(crate) fn on_misbehaviour(&mut self, now: Instant, source: PartSource) {
         match source {
             PartSource::Peer(id) => {
-                if let Some(connection) = self.connections.get(&id) {
+                if let Some(connection) = self.connections.get(id) {
                     let peer = connection.peer;
                     self.known.ban(peer);
                     self.close_peer(now, peer, ByeCode::Protocol, "a part of the wrong number or length");
@@ -182,7 +182,7 @@ impl Session {
     }
 
     pub(crate) fn strike(&mut self, now: Instant, id: ConnectionId) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         connection.strikes = connection.strikes.saturating_add(1);
         connection.busy_until = connection.busy_until.max(now + Duration::from_millis(500));
         let (peer, out) = (connection.peer, connection.strikes >= self.config.strikes);
@@ -203,7 +203,7 @@ impl Session {
             return;
         }
         if let PartSource::Peer(id) = source
-            && let Some(connection) = self.connections.get_mut(&id)
+            && let Some(connection) = self.connections.get_mut(id)
         {
             connection.judged();
             connection.proved();

@@ -5,7 +5,6 @@ use hybrid_manifest::PartNumber;
 use hybrid_swarm::PartSet;
 use hybrid_units::{Duration, Instant};
 use hybrid_wire::PeerId;
-use std::collections::BTreeMap;
 
 /// The rate that a peer is credited with before it sent anything: 1 MB/s, so that nobody is left out and nobody overwhelmed.
 const RATE_UNKNOWN: f64 = 1e6;
@@ -88,7 +87,11 @@ impl Connection {
     }
 
     pub(crate) fn takes_requests(&self, now: Instant, config: &Config, part_bytes: u64) -> bool {
-        self.uploads && now >= self.busy_until && self.asked.len() + self.unverified < self.window(config, part_bytes)
+        let out = self.asked.len() + self.unverified;
+        // The window is at least one and at most the trust: most of the time there is no need to work it out.
+        self.uploads
+            && now >= self.busy_until
+            && (out == 0 || out < self.trust && out < self.window(config, part_bytes))
     }
 
     /// Whether it has nothing to do, as far as is known here.
@@ -107,10 +110,12 @@ impl Connection {
         (ahead + 1) as f64 * part_bytes as f64 / self.rate()
     }
 
-    pub(crate) fn ask(&mut self, number: PartNumber, now: Instant, patience: Duration, part_bytes: u64) {
+    /// Notes a request; gives the time by which the part must be here.
+    pub(crate) fn ask(&mut self, number: PartNumber, now: Instant, patience: Duration, part_bytes: u64) -> Instant {
         let expected = self.eta_secs(part_bytes);
         let deadline = now + patience + Duration::from_secs_f64((4.0 * expected).min(600.0));
         self.asked.push(Asked { number, since: now, deadline, begun: false });
+        deadline
     }
 
     /// The peer has begun on a request, with so many others waiting there.
@@ -157,5 +162,90 @@ impl Connection {
     }
 }
 
-/// The connected peers by connection.
-pub(crate) type Connections = BTreeMap<ConnectionId, Connection>;
+/// The connected peers, in the order of their numbers.
+///
+/// Each input looks at all of them and there are some dozens, so they lie side by side: a tree's nodes cost more than its order
+/// is worth.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    entries: Vec<(ConnectionId, Connection)>,
+}
+
+impl Connections {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn place(&self, id: ConnectionId) -> Result<usize, usize> {
+        self.entries.binary_search_by_key(&id, |(other, _)| *other)
+    }
+
+    pub(crate) fn contains(&self, id: ConnectionId) -> bool {
+        self.place(id).is_ok()
+    }
+
+    pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        let place = self.place(id).ok()?;
+        self.entries.get(place).map(|(_, connection)| connection)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let place = self.place(id).ok()?;
+        self.entries.get_mut(place).map(|(_, connection)| connection)
+    }
+
+    pub(crate) fn insert(&mut self, id: ConnectionId, connection: Connection) {
+        match self.place(id) {
+            Ok(place) => self.entries[place].1 = connection,
+            Err(place) => self.entries.insert(place, (id, connection)),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnectionId) -> Option<Connection> {
+        let place = self.place(id).ok()?;
+        Some(self.entries.remove(place).1)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
+        self.entries.iter().map(|(id, connection)| (*id, connection))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Connection> {
+        self.entries.iter().map(|(_, connection)| connection)
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.entries.iter().map(|(id, _)| *id)
+    }
+
+    pub(crate) fn check_invariants(&self) {
+        assert!(self.entries.is_sorted_by(|(a, _), (b, _)| a < b), "connections are out of order");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(number: u8) -> Connection {
+        Connection::new(PeerId::from_bytes([number; 32]), true, PartSet::new(1), true, Instant::ZERO)
+    }
+
+    #[test]
+    fn connections_are_in_the_order_of_their_numbers() {
+        let mut connections = Connections::default();
+        for number in [5, 1, 9, 5] {
+            connections.insert(ConnectionId(number.into()), connection(number));
+            connections.check_invariants();
+        }
+        assert!(connections.ids().eq([1, 5, 9].map(ConnectionId)));
+        assert!(connections.remove(ConnectionId(5)).is_some() && connections.remove(ConnectionId(5)).is_none());
+        assert!(connections.ids().eq([1, 9].map(ConnectionId)));
+        assert_eq!(connections.get(ConnectionId(9)).map(|found| found.peer), Some(PeerId::from_bytes([9; 32])));
+        assert!(connections.get_mut(ConnectionId(2)).is_none() && !connections.contains(ConnectionId(2)));
+    }
+}

@@ -47,13 +47,18 @@ struct Late {
 impl Session {
     /// Gives up requests that took too long.
     pub(crate) fn expire(&mut self, now: Instant) {
+        if now < self.expires_at {
+            return;
+        }
         let late: Vec<(ConnectionId, PartNumber)> = self
             .connections
             .iter()
-            .flat_map(|(id, c)| c.asked.iter().filter(|asked| asked.deadline <= now).map(|asked| (*id, asked.number)))
+            .flat_map(|(id, c)| {
+                c.asked.iter().filter(|asked| asked.deadline <= now).map(move |asked| (id, asked.number))
+            })
             .collect();
         for (id, number) in late {
-            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            let Some(connection) = self.connections.get_mut(id) else { continue };
             if connection.answered(number).is_some() {
                 self.fetches.peer_failed(number, id);
                 self.out.push_back(Output::CancelRequest { connection: id, number });
@@ -66,7 +71,11 @@ impl Session {
         if self.stopped {
             return;
         }
-        let unknown = self.fetches.flights().filter(|(number, _)| !self.hashes.is_known(*number)).count();
+        let unknown = if self.hashes.are_in_manifest() {
+            0
+        } else {
+            self.fetches.flights().filter(|(number, _)| !self.hashes.is_known(*number)).count()
+        };
         self.unknown_room = self.hashes.room_for_unknown(unknown, self.part_bytes);
         if !self.store_full && !self.is_complete() {
             match self.mode {
@@ -131,7 +140,10 @@ impl Session {
     }
 
     fn fetch_grants(&mut self, now: Instant) {
-        while self.server_takes_requests(now) && self.fetches.server_requests() < self.config.server_requests {
+        while !self.grants.is_empty()
+            && self.server_takes_requests(now)
+            && self.fetches.server_requests() < self.config.server_requests
+        {
             let Some(number) = self.grants.pop_front() else { return };
             if self.fetches.is_open(number) {
                 self.ask_server(number, Source::ServerGrant);
@@ -164,8 +176,9 @@ impl Session {
     fn ask_peer(&mut self, now: Instant, id: ConnectionId, number: PartNumber) {
         let patience = self.config.patience;
         let part_bytes = self.part_bytes;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.ask(number, now, patience, part_bytes);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let deadline = connection.ask(number, now, patience, part_bytes);
+        self.expires_at = self.expires_at.min(deadline);
         self.fetches.ask_peer(number, id);
         self.want_id(number);
         let length_bytes = self.length_of(number);
@@ -177,14 +190,21 @@ impl Session {
     /// Load decides, not rarity: in our simulations of swarms with unequal uplinks, the choice of the source made the
     /// difference between 2 and 1.05 times the ideal time, the choice of the part none, as long as each has several holders.
     fn least_loaded(&self, now: Instant, start: PartNumber, idle: bool) -> Option<(ConnectionId, PartNumber)> {
-        let (_, id, connection) = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.takes_requests(now, &self.config, self.part_bytes))
-            .filter(|(_, connection)| !idle || connection.is_idle())
-            .filter(|(_, connection)| connection.has.is_useful_to(self.fetches.taken()))
-            .map(|(id, connection)| (connection.eta_secs(self.part_bytes), *id, connection))
-            .min_by(|a, b| a.0.total_cmp(&b.0))?;
+        if !self.fetches.any_open() {
+            return None;
+        }
+        let mut soonest: Option<(f64, ConnectionId, &Connection)> = None;
+        for (id, connection) in self.connections.iter() {
+            if (idle && !connection.is_idle()) || !connection.takes_requests(now, &self.config, self.part_bytes) {
+                continue;
+            }
+            let eta_secs = connection.eta_secs(self.part_bytes);
+            // What it holds is looked at last: that is the dearest question.
+            if soonest.is_none_or(|(least, ..)| eta_secs < least) && connection.has.is_useful_to(self.fetches.taken()) {
+                soonest = Some((eta_secs, id, connection));
+            }
+        }
+        let (_, id, connection) = soonest?;
         Some((id, self.choose(&connection.has, start)?))
     }
 
@@ -211,33 +231,31 @@ impl Session {
     fn relieve(&mut self, now: Instant) {
         let part_bytes = self.part_bytes;
         let open = self.fetches.any_open();
-        let idle: Vec<ConnectionId> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| if open { c.is_idle() } else { c.asked.is_empty() })
-            .filter(|(_, c)| c.takes_requests(now, &self.config, part_bytes))
-            .map(|(id, _)| *id)
-            .collect();
+        let idle = || {
+            let idle = self.connections.iter().filter(|(_, c)| if open { c.is_idle() } else { c.asked.is_empty() });
+            idle.filter(|(_, c)| c.takes_requests(now, &self.config, part_bytes))
+        };
         // Most of the time nothing is late enough for anybody, and there is no need to look closer.
-        let etas = idle.iter().filter_map(|id| Some(self.connections.get(id)?.eta_secs(part_bytes)));
+        let etas = idle().map(|(_, connection)| connection.eta_secs(part_bytes));
         let Some(soonest) = etas.min_by(f64::total_cmp) else { return };
         let asked =
             self.connections.values().flat_map(|c| c.asked.iter().enumerate().map(move |(place, a)| (c, place, a)));
         if !asked.into_iter().any(|(c, place, asked)| self.eta_of(c, place, asked, now) > SOONER * soonest) {
             return;
         }
+        let idle: Vec<ConnectionId> = idle().map(|(id, _)| id).collect();
         // The same for all idle sources until one of them is asked.
         let mut late: Option<Vec<Late>> = None;
         for id in idle {
             let list = late.get_or_insert_with(|| self.late_parts(now));
-            let Some(connection) = self.connections.get(&id) else { continue };
+            let Some(connection) = self.connections.get(id) else { continue };
             let soon = SOONER * connection.eta_secs(part_bytes);
             let Some(&Late { number, other, begun, .. }) =
                 list.iter().take_while(|late| late.eta_secs > soon).find(|late| connection.has.contains(late.number))
             else {
                 continue;
             };
-            if !begun && let Some(slow) = self.connections.get_mut(&other) {
+            if !begun && let Some(slow) = self.connections.get_mut(other) {
                 slow.answered(number);
                 self.ask_peer(now, id, number);
                 self.fetches.peer_failed(number, other);
@@ -260,13 +278,13 @@ impl Session {
     /// The parts that one peer was asked for and nobody else, those first that will be longest in coming.
     fn late_parts(&self, now: Instant) -> Vec<Late> {
         let mut late: Vec<Late> = Vec::new();
-        for (id, connection) in &self.connections {
+        for (id, connection) in self.connections.iter() {
             for (place, asked) in connection.asked.iter().enumerate() {
                 if self.fetches.flight(asked.number).is_none_or(|flight| flight.sources() >= SOURCES_PER_PART) {
                     continue;
                 }
                 let eta_secs = self.eta_of(connection, place, asked, now);
-                late.push(Late { eta_secs, number: asked.number, other: *id, begun: asked.begun });
+                late.push(Late { eta_secs, number: asked.number, other: id, begun: asked.begun });
             }
         }
         late.sort_unstable_by(|a, b| b.eta_secs.total_cmp(&a.eta_secs).then(a.number.cmp(&b.number)));

@@ -24,6 +24,7 @@ const PROOFS_MAX: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Hashes {
     ids: PartIds,
+    in_manifest: bool,
     per_request: u32,
     part_count: u32,
     /// The first part of each run that is wanted, and when it was asked for.
@@ -38,6 +39,7 @@ impl Hashes {
     pub(crate) fn new(manifest: &Manifest, config: &Config) -> Self {
         Self {
             ids: PartIds::new(manifest),
+            in_manifest: manifest.part_ids().is_some(),
             per_request: config.hashes_per_request.max(1),
             part_count: manifest.layout().part_count(),
             wanted: BTreeMap::new(),
@@ -54,8 +56,13 @@ impl Hashes {
         (self.parked_bytes_max.saturating_sub(self.parked_bytes) / part_bytes).saturating_sub(in_flight)
     }
 
+    /// Whether the manifest carries the ids of all parts, so that none is ever unknown.
+    pub(crate) fn are_in_manifest(&self) -> bool {
+        self.in_manifest
+    }
+
     pub(crate) fn is_known(&self, number: PartNumber) -> bool {
-        self.ids.id(number).is_some()
+        self.in_manifest || self.ids.id(number).is_some()
     }
 
     /// Throws away a part that waits for its id.

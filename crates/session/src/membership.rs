@@ -114,7 +114,7 @@ impl Session {
             self.out.push_back(Output::SendControl(ClientMessage::Report(report)));
             self.out.push_back(Output::SendControl(ClientMessage::Bye(bye)));
         }
-        let connections: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        let connections: Vec<ConnectionId> = self.connections.ids().collect();
         for connection in connections {
             self.forget_connection(now, connection);
             let bye = Bye { code: ByeCode::Shutdown, reason: String::new() };

@@ -45,7 +45,7 @@ impl Session {
     pub(crate) fn ask_peer_for_range(&mut self, range: PartRange) {
         // Who holds parts of the run has known their ids.
         let holds = |connection: &Connection| range.iter().any(|number| connection.has.contains(number));
-        let ids: Vec<ConnectionId> = self.connections.iter().filter(|(_, c)| holds(c)).map(|(id, _)| *id).collect();
+        let ids: Vec<ConnectionId> = self.connections.iter().filter(|(_, c)| holds(c)).map(|(id, _)| id).collect();
         let Some(connection) = self.pick(&ids) else { return };
         let ask = AskProofs { first: range.first().as_u32(), count: range.count().min(PROOFS_PER_ANSWER) };
         self.out.push_back(Output::SendPeer { connection, message: PeerMessage::AskProofs(ask) });

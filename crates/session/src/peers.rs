@@ -27,6 +27,8 @@ pub(crate) struct KnownPeers {
     known_max: usize,
     banned_max: usize,
     redial_after: Duration,
+    /// What [`Self::wake_at`] said, until something changes: it is asked at each input.
+    wake: Option<Option<Instant>>,
 }
 
 impl KnownPeers {
@@ -40,6 +42,7 @@ impl KnownPeers {
             known_max: config.known_peers_max,
             banned_max: config.banned_max,
             redial_after: config.redial_after,
+            wake: None,
         }
     }
 
@@ -48,6 +51,7 @@ impl KnownPeers {
     }
 
     pub(crate) fn ban(&mut self, peer: PeerId) {
+        self.wake = None;
         self.known.remove(&peer);
         self.dialling.remove(&peer);
         if !self.is_banned(peer) {
@@ -79,6 +83,7 @@ impl KnownPeers {
         match self.known.get_mut(&coordinates.peer) {
             Some(known) => known.coordinates = coordinates,
             None if room => {
+                self.wake = None;
                 self.known.insert(coordinates.peer, Known { coordinates, dial_at: Instant::ZERO });
             }
             None => {}
@@ -87,6 +92,10 @@ impl KnownPeers {
 
     /// The next peer to dial, if there is one that is due and not connected.
     pub(crate) fn next_dial(&mut self, now: Instant) -> Option<PeerCoordinates> {
+        if self.wake_at().is_none_or(|at| at > now) {
+            return None;
+        }
+        self.wake = None;
         self.dialling.retain(|_, since| now.since(*since) < DIAL_WITHIN);
         let (dialling, connected) = (&self.dialling, &self.connected);
         let due = |(peer, known): &(&PeerId, &mut Known)| {
@@ -105,7 +114,16 @@ impl KnownPeers {
     }
 
     /// When there is somebody to dial again, or a dial that takes too long is given up.
-    pub(crate) fn wake_at(&self) -> Option<Instant> {
+    pub(crate) fn wake_at(&mut self) -> Option<Instant> {
+        if let Some(at) = self.wake {
+            return at;
+        }
+        let at = self.first_change();
+        self.wake = Some(at);
+        at
+    }
+
+    fn first_change(&self) -> Option<Instant> {
         let waiting = |(peer, known): (&PeerId, &Known)| {
             (!self.connected.contains(peer) && !self.dialling.contains_key(peer)).then_some(known.dial_at)
         };
@@ -115,6 +133,7 @@ impl KnownPeers {
 
     /// A peer could not be reached. While the server is there it names those that can, so this one makes room for another.
     pub(crate) fn unreachable(&mut self, now: Instant, peer: PeerId, server_reachable: bool) {
+        self.wake = None;
         self.dialling.remove(&peer);
         if server_reachable {
             self.known.remove(&peer);
@@ -125,17 +144,20 @@ impl KnownPeers {
 
     /// A connection to a peer is in use.
     pub(crate) fn connected(&mut self, peer: PeerId) {
+        self.wake = None;
         self.connected.insert(peer);
     }
 
     /// A connection ended: the peer rests before it is dialled again.
     pub(crate) fn disconnected(&mut self, now: Instant, peer: PeerId) {
+        self.wake = None;
         self.connected.remove(&peer);
         self.rest(now, peer);
     }
 
     /// A dial ended well.
     pub(crate) fn dialled(&mut self, peer: PeerId) {
+        self.wake = None;
         self.dialling.remove(&peer);
     }
 
@@ -143,6 +165,7 @@ impl KnownPeers {
     pub(crate) fn rest(&mut self, now: Instant, peer: PeerId) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.dial_at = now + self.redial_after;
+            self.wake = None;
         }
     }
 
@@ -156,5 +179,6 @@ impl KnownPeers {
             "more peers than the limits"
         );
         assert!(self.known.keys().all(|peer| !self.is_banned(*peer)), "a banned peer is known");
+        assert!(self.wake.is_none_or(|at| at == self.first_change()), "the time to dial is out of date");
     }
 }

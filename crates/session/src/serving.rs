@@ -17,7 +17,7 @@ const CROWD_SPREAD: u32 = 16;
 
 impl Session {
     pub(crate) fn on_request(&mut self, connection: ConnectionId, number: PartNumber) {
-        if !self.connections.contains_key(&connection) {
+        if !self.connections.contains(connection) {
             return;
         }
         let reply = if !self.config.upload || !self.fetches.held().contains(number) {
@@ -39,9 +39,12 @@ impl Session {
             return;
         }
         let slots = self.upload_slots();
+        if !self.uploads.may_begin(now, slots) {
+            return;
+        }
+        let crowd = self.is_crowd(now);
         let (connections, availability) = (&self.connections, &self.availability);
-        let crowd = self.uploads.is_waiting() && self.is_crowd(now);
-        let held = |id: ConnectionId| connections.get(&id).map_or(u32::MAX, |connection| connection.has.len());
+        let held = |id: ConnectionId| connections.get(id).map_or(u32::MAX, |connection| connection.has.len());
         let copies = |number: PartNumber| availability.of(number);
         while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, held, copies) {
             let queue = self.uploads.queue();
@@ -60,14 +63,16 @@ impl Session {
     /// algorithms", INFOCOM 2007), and the last one is done soon. Where clients come one after the other, those who came last
     /// would hold up those who are nearly done.
     fn is_crowd(&self, now: Instant) -> bool {
-        let others = || self.connections.values().filter(|connection| !connection.has.is_full());
-        let (Some(first), Some(last)) =
-            (others().map(|c| c.connected_at).min(), others().map(|c| c.connected_at).max())
-        else {
+        let (mut first, mut last) = (Instant::FAR_FUTURE, Instant::ZERO);
+        let (mut least, mut most) = (u32::MAX, 0);
+        for connection in self.connections.values().filter(|connection| !connection.has.is_full()) {
+            (first, last) = (first.min(connection.connected_at), last.max(connection.connected_at));
+            (least, most) = (least.min(connection.level_at_first), most.max(connection.level_at_first));
+        }
+        if least > most {
             return false;
-        };
-        let levels = || others().map(|connection| connection.level_at_first);
-        let spread = levels().max().unwrap_or(0) - levels().min().unwrap_or(0);
+        }
+        let spread = most - least;
         last.since(first) <= now.since(first) / TOGETHER && spread <= self.progress.parts_total / CROWD_SPREAD
     }
 
@@ -75,7 +80,7 @@ impl Session {
         self.uploads.ended(now, connection, number);
         self.progress.sent += ByteCount::new(sent_bytes);
         self.reporting.sent(sent_bytes);
-        if let Some(connection) = self.connections.get_mut(&connection)
+        if let Some(connection) = self.connections.get_mut(connection)
             && self.manifest.layout().part(number).is_some_and(|place| u64::from(place.len()) == sent_bytes)
             && connection.has.insert(number)
         {
@@ -93,7 +98,7 @@ impl Session {
             .connections
             .iter()
             .filter(|(_, connection)| held.is_useful_to(&connection.has))
-            .map(|(id, connection)| (connection.has.len(), *id))
+            .map(|(id, connection)| (connection.has.len(), id))
             .collect();
         lacking.sort_unstable();
         for (_, connection) in lacking.into_iter().take(IDLE_NOTICES) {

@@ -72,6 +72,8 @@ pub struct Session {
     pub(crate) uploads: Uploads,
     pub(crate) reporting: Reporting,
 
+    /// No request to a peer is due to be given up before this time.
+    pub(crate) expires_at: Instant,
     pub(crate) started: Instant,
     /// When a part last arrived, or the session began to wait for one.
     pub(crate) last_progress: Instant,
@@ -128,13 +130,14 @@ impl Session {
             told_complete: false,
             fetches: Fetches::new(held),
             hashes: Hashes::new(&manifest, &config),
-            connections: Connections::new(),
+            connections: Connections::default(),
             availability: Availability::new(layout.part_count()),
             announcements: Announcements::default(),
             inflow: Inflow::new(now),
             known: KnownPeers::new(&config),
             uploads: Uploads::new(&config, layout.part_count()),
             reporting: Reporting::new(now),
+            expires_at: Instant::FAR_FUTURE,
             started: now,
             last_progress: now,
             alone_since: Some(now),
@@ -192,7 +195,7 @@ impl Session {
                 self.ask_peer_for_proofs();
             }
             Input::PartBegun { connection, number, queue } => {
-                if let Some(connection) = self.connections.get_mut(&connection) {
+                if let Some(connection) = self.connections.get_mut(connection) {
                     connection.begun(number, queue);
                 }
             }
@@ -240,22 +243,29 @@ impl Session {
     }
 
     /// When time alone will change a decision.
-    fn wake_at(&self) -> Instant {
+    fn wake_at(&mut self) -> Instant {
         if self.stopped {
             return Instant::FAR_FUTURE;
         }
-        let deadlines = self.connections.values().flat_map(|c| c.asked.iter().map(|asked| asked.deadline));
         let fetching = !self.is_complete() && self.mode.is_some();
         let dial = self.may_dial().then(|| self.known.wake_at()).flatten();
-        let busy = self.connections.values().filter(|c| fetching && c.uploads).map(|c| c.busy_until);
+        let (mut deadline, mut idle_again) = (Instant::FAR_FUTURE, Instant::FAR_FUTURE);
+        for connection in self.connections.values() {
+            deadline = connection.asked.iter().map(|asked| asked.deadline).fold(deadline, Instant::min);
+            if connection.uploads && connection.busy_until > self.seen {
+                idle_again = idle_again.min(connection.busy_until);
+            }
+        }
+        self.expires_at = deadline;
         let alone = self.alone_since.map_or(Instant::FAR_FUTURE, |since| since + self.config.rescue_after);
-        let server = [self.server_retry_at, self.last_progress + self.config.rescue_after, alone];
-        deadlines
-            .chain(busy.chain(server).filter(|at| fetching && *at > self.seen))
+        let waits = [idle_again, self.server_retry_at, self.last_progress + self.config.rescue_after, alone];
+        waits
+            .into_iter()
+            .filter(|at| fetching && *at > self.seen)
             .chain(self.uploads.wake_at(self.seen, self.upload_slots()))
             .chain(self.hashes.wake_at())
             .chain(dial)
-            .chain([self.reporting.due(), self.announcements.due()])
+            .chain([deadline, self.reporting.due(), self.announcements.due()])
             .min()
             .unwrap_or(Instant::FAR_FUTURE)
             // A timer that is due already was looked at in this very round: it must not spin the driver.
@@ -275,6 +285,9 @@ impl Session {
     pub fn check_invariants(&self) {
         self.fetches.check_invariants();
         self.known.check_invariants();
+        self.connections.check_invariants();
+        let mut asked = self.connections.values().flat_map(|connection| &connection.asked);
+        assert!(asked.all(|asked| asked.deadline >= self.expires_at), "a request is given up too late");
         self.availability.check_invariants(self.connections.values().map(|connection| &connection.has));
         self.uploads.check_invariants();
         let connected = self.connections.values().map(|connection| connection.peer);
@@ -282,15 +295,15 @@ impl Session {
         for (number, flight) in self.fetches.flights() {
             for id in &flight.peers {
                 let asked =
-                    self.connections.get(id).is_some_and(|c| c.asked.iter().any(|asked| asked.number == number));
+                    self.connections.get(*id).is_some_and(|c| c.asked.iter().any(|asked| asked.number == number));
                 assert!(asked, "part {number} is in flight at {id:?}, which was not asked for it");
             }
         }
-        for (id, connection) in &self.connections {
+        for (id, connection) in self.connections.iter() {
             assert!(connection.asked.len() <= self.config.requests_per_peer.max(2), "too many requests at one peer");
             assert!(!self.known.is_banned(connection.peer), "connected to a banned peer");
             for asked in &connection.asked {
-                let in_flight = self.fetches.flight(asked.number).is_some_and(|flight| flight.peers.contains(id));
+                let in_flight = self.fetches.flight(asked.number).is_some_and(|flight| flight.peers.contains(&id));
                 assert!(in_flight, "part {} was asked of {id:?} and is not in flight", asked.number);
             }
         }

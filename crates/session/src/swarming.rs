@@ -43,7 +43,7 @@ impl Session {
     }
 
     pub(crate) fn connection_to(&self, peer: PeerId) -> Option<ConnectionId> {
-        self.connections.iter().find(|(_, connection)| connection.peer == peer).map(|(id, _)| *id)
+        self.connections.iter().find(|(_, connection)| connection.peer == peer).map(|(id, _)| id)
     }
 
     /// Whether peers are needed: in the swarm, and when the server that served directly has gone.
@@ -91,7 +91,7 @@ impl Session {
             // Both sides dialled at once. The smaller id's dial is kept, on both sides alike; a second dial of the same side
             // means that the first one is dead.
             let dialler = |outgoing: bool| if outgoing { self.me } else { peer };
-            let old_outgoing = self.connections.get(&other).is_some_and(|connection| connection.outgoing);
+            let old_outgoing = self.connections.get(other).is_some_and(|connection| connection.outgoing);
             let keep_new = old_outgoing == outgoing || dialler(outgoing) < dialler(old_outgoing);
             let bye = Bye { code: ByeCode::Duplicate, reason: String::new() };
             if !keep_new {
@@ -164,7 +164,7 @@ impl Session {
 
     pub(crate) fn on_peer_message(&mut self, now: Instant, id: ConnectionId, message: PeerMessage) {
         let parts_total = self.progress.parts_total;
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some(connection) = self.connections.get_mut(id) else { return };
         let peer = connection.peer;
         match message {
             PeerMessage::Hello(_) => self.close_peer(now, peer, ByeCode::Protocol, "a second hello"),
@@ -218,7 +218,7 @@ impl Session {
     }
 
     pub(crate) fn forget_connection(&mut self, now: Instant, id: ConnectionId) -> Option<PeerId> {
-        let connection = self.connections.remove(&id)?;
+        let connection = self.connections.remove(id)?;
         self.availability.left(&connection.has);
         if self.connections.is_empty() {
             self.alone_since = Some(now);

@@ -53,10 +53,6 @@ impl Uploads {
         u8::try_from(self.waiting.len() + self.active.len()).unwrap_or(u8::MAX)
     }
 
-    pub(crate) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.active.is_empty()
     }
@@ -108,6 +104,12 @@ impl Uploads {
         self.active.retain(|(other, _, _)| *other != connection);
     }
 
+    /// Whether a request waits and may be answered now.
+    pub(crate) fn may_begin(&self, now: Instant, slots: usize) -> bool {
+        let alive = || self.active.iter().filter(|(_, _, since)| now.since(*since) < STUCK_AFTER).count();
+        !self.waiting.is_empty() && alive() < slots && self.next_begin(slots).is_none_or(|at| now >= at)
+    }
+
     /// The next request to answer, if a slot is free, with the pace that keeps all slots below the limit.
     ///
     /// What no neighbour holds yet comes first: until it is with somebody else, all who lack it wait for this client alone.
@@ -121,8 +123,7 @@ impl Uploads {
         parts_held: impl Fn(ConnectionId) -> u32,
         copies: impl Fn(PartNumber) -> u16,
     ) -> Option<(ConnectionId, PartNumber, Option<BytesPerSecond>)> {
-        let alive = self.active.iter().filter(|(_, _, since)| now.since(*since) < STUCK_AFTER).count();
-        if alive >= slots || self.next_begin(slots).is_some_and(|at| now < at) {
+        if !self.may_begin(now, slots) {
             return None;
         }
         // Whoever is being served, and perhaps does not read, comes after those who are not.

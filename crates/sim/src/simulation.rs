@@ -449,6 +449,9 @@ impl Simulation {
             Event::Leave { host, crash } => self.leave(host, crash),
             Event::Wake(host) => self.wake(host),
             Event::WakeServer => {
+                if self.server_armed != self.now {
+                    return;
+                }
                 self.server_armed = Instant::FAR_FUTURE;
                 if self.server_wake <= self.now {
                     self.server(hybrid_coordinator::Input::Timeout);
@@ -884,6 +887,10 @@ impl Simulation {
     fn wake(&mut self, index: HostId) {
         let now = self.now;
         let host = self.host_mut(index);
+        // It was replaced by an earlier one, which has looked already and put in another: two would go on for ever.
+        if host.armed != now {
+            return;
+        }
         host.armed = Instant::FAR_FUTURE;
         if host.wake <= now {
             host.wake = Instant::FAR_FUTURE;

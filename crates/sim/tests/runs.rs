@@ -44,6 +44,12 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
+fn timers_do_not_multiply() {
+    let counts = play(Scenario { peers: 100, parts: 128, check_every: 0, ..small("flash") }).counts;
+    assert!(counts.events < 2 * counts.inputs, "{counts:?}");
+}
+
+#[test]
 fn no_run_is_faster_than_the_bound() {
     for seed in 1..=5 {
         for name in ["flash", "flash3", "slow-server", "fast-server", "S1", "S2", "S3", "S6"] {

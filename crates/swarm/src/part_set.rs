@@ -169,7 +169,9 @@ impl PartSet {
 
     /// Whether this set holds a part that `other` lacks; cheaper than [`PartSet::useful_to`] when it does.
     pub fn is_useful_to(&self, other: &Self) -> bool {
-        self.words.iter().enumerate().any(|(index, word)| word & !other.word(index) != 0)
+        let beyond = self.words.get(other.words.len()..).unwrap_or_default();
+        self.words.iter().zip(&other.words).any(|(mine, theirs)| mine & !theirs != 0)
+            || beyond.iter().any(|word| *word != 0)
     }
 
     /// The first part from `start` on, going round at the end, that this set holds and `other` lacks.
