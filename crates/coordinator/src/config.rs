@@ -28,13 +28,15 @@ pub struct Config {
     pub seed: u64,
     /// How long a ticket lasts. Default 1 h: a revoked peer is gone within the hour, and a renewal costs 20 µs of signing.
     pub ticket_ttl: Duration,
-    /// Peers in a newcomer's list. Default 20: within 0.1 % of a full mesh for equal uplinks in our simulations
+    /// Peers in the list of a newcomer with a mean uplink; one with a slow uplink gets down to three fifths of them, one with a
+    /// fast uplink up to two and a half times as many. Default 20: within 0.1 % of a full mesh for equal uplinks in our simulations
     /// (`docs/ARCHITECTURE.md`, "How near the limit"), and a bound on what one client can learn of others.
     pub peers_per_list: usize,
     /// The share of that list that is picked uniformly, in percent; the rest are the fastest uplinks of the sample.
     /// Default 60: the uniform part keeps the graph an expander, whatever the rest does.
     pub uniform_share_percent: usize,
-    /// Connections that a client may have with peers. Default 40: twice the list, so that newcomers can always dial in.
+    /// Connections that a client with a mean uplink may have with peers; others have them in proportion to their lists.
+    /// Default 40: twice the list, so that newcomers can always dial in.
     pub peer_connections_max: u16,
     /// Parts that a client may send at one time. Default 4: few make a receiver a source soonest, and the others keep the uplink
     /// busy while one waits for its acknowledgement (`docs/decisions/uploads.md` has the figures).
