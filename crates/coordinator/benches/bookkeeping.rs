@@ -282,7 +282,7 @@ fn coordinator(rng: &mut ChaCha8Rng) {
     let coordinator = Coordinator::new(config, issuer, now, unix_now).unwrap();
     let mut brain = Brain { coordinator, now, welcomes: 0, pushed: VecDeque::new() };
     let part_len = PartLen::new(1 << 20).unwrap();
-    brain.tell(Input::ContentAdded { content, part_count: PARTS, part_len });
+    brain.tell(Input::ContentAdded { content, part_count: PARTS, part_len, class: None });
 
     let held: Vec<PartSet> = (0..HOLDERS).map(|_| PartSet::from_parts(PARTS, random_parts(rng))).collect();
     let before = resident_bytes();

@@ -16,12 +16,26 @@ pub enum EgressPolicy {
     Thrifty,
 }
 
+/// One class of contents, beside the one that [`Config::qos`] and [`Config::egress_policy`] describe.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs, reason = "who makes a class must know all that it has")]
+pub struct ClassConfig {
+    /// What [`Input::ContentAdded`](crate::Input::ContentAdded) calls it.
+    pub name: String,
+    /// Its thresholds; its number of direct clients counts its own clients only.
+    pub qos: hybrid_qos::Config,
+    /// What the server sends to its swarms.
+    pub egress_policy: EgressPolicy,
+}
+
 /// What a coordinator may be told. [`Default`] is for a public server of files.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// The thresholds.
+    /// The thresholds of contents of no other class.
     pub qos: hybrid_qos::Config,
+    /// Other classes of contents. Default none.
+    pub classes: Vec<ClassConfig>,
     /// Which addresses may be given to peers. The default admits public ones only.
     pub addresses: AddressPolicy,
     /// Randomness, so that a run can be replayed: peer lists and the choice of who gets a part depend on it.
@@ -76,6 +90,9 @@ pub struct Config {
     pub clients_max: usize,
     /// The most contents. Default 100,000.
     pub contents_max: usize,
+    /// Events of clients that are kept for [`Coordinator::status`](crate::Coordinator::status). Default 4,096: at about 500 bytes
+    /// each, 2 MiB.
+    pub events_max: usize,
     /// How many different clients must say that a peer sent bad parts before it is no longer given to newcomers. Default 2:
     /// one alone could slander; the victims themselves have dropped it at the first bad part.
     pub accusers_to_hide: u32,
@@ -85,6 +102,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             qos: hybrid_qos::Config::default(),
+            classes: Vec::new(),
             addresses: AddressPolicy::default(),
             seed: 0,
             ticket_ttl: Duration::from_secs(3_600),
@@ -106,6 +124,7 @@ impl Default for Config {
             reports_per_second: 2_000,
             clients_max: 100_000,
             contents_max: 100_000,
+            events_max: 4_096,
             accusers_to_hide: 2,
         }
     }

@@ -1,6 +1,7 @@
 //! One content's swarm: its members, who holds what, and which parts are on their way to whom.
 
 use crate::ClientId;
+use crate::quality::ClassIndex;
 use hybrid_manifest::{PartLen, PartNumber};
 use hybrid_swarm::{Directory, HolderSlot, PartSet};
 use hybrid_units::{ByteCount, Instant};
@@ -18,6 +19,7 @@ pub(crate) enum Place {
 
 #[derive(Debug)]
 pub(crate) struct Content {
+    pub(crate) class: ClassIndex,
     pub(crate) part_len: PartLen,
     /// What those members hold from whom others can fetch: rarity and copies come from these alone.
     directory: Directory,
@@ -37,8 +39,9 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    pub(crate) fn new(part_count: u32, part_len: PartLen, clients_max: u32) -> Self {
+    pub(crate) fn new(class: ClassIndex, part_count: u32, part_len: PartLen, clients_max: u32) -> Self {
         Self {
+            class,
             part_len,
             directory: Directory::new(part_count, clients_max),
             everything: PartSet::full(part_count),
@@ -79,13 +82,14 @@ impl Content {
         self.lease_ends.insert((until, client, number));
     }
 
-    pub(crate) fn end_lease(&mut self, client: ClientId, number: PartNumber) {
-        if let Some(until) = self.leases.remove(&(client, number)) {
-            self.lease_ends.remove(&(until, client, number));
-            if let Some(flying) = self.flying.get_mut(number.as_index()) {
-                *flying = flying.saturating_sub(1);
-            }
+    /// Says whether there was one.
+    pub(crate) fn end_lease(&mut self, client: ClientId, number: PartNumber) -> bool {
+        let Some(until) = self.leases.remove(&(client, number)) else { return false };
+        self.lease_ends.remove(&(until, client, number));
+        if let Some(flying) = self.flying.get_mut(number.as_index()) {
+            *flying = flying.saturating_sub(1);
         }
+        true
     }
 
     pub(crate) fn leases_of(&self, client: ClientId) -> impl Iterator<Item = PartNumber> + '_ {
@@ -259,7 +263,7 @@ mod tests {
     #[test]
     fn rare_parts_need_a_crowd_and_common_ones_are_the_most_common() {
         let part_len = PartLen::new(65_536).expect("an allowed length");
-        let mut content = Content::new(8, part_len, 10);
+        let mut content = Content::new(0, 8, part_len, 10);
         let set = |parts: std::ops::Range<u32>| PartSet::from_parts(8, parts.map(PartNumber::new));
         content.join(ClientId(1), set(0..8), true);
         content.join(ClientId(2), set(0..1), true);

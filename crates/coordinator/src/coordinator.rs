@@ -1,12 +1,22 @@
 //! The coordinator itself: admits, refers, grants, and learns from reports.
 
+mod lists;
+mod modes;
+mod parts;
 mod pushing;
+mod reports;
+mod status;
+
+pub use status::{ClientStatus, ContentStatus};
 
 use crate::content::{Content, Place};
+use crate::counted::Counted;
+use crate::history::History;
+use crate::quality::Quality;
 use crate::{ClientId, Config, ContentStats, EgressPolicy, Event, Input, Output, PartVerdict};
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartNumber, SigningKey};
-use hybrid_qos::{DirectClients, Engine, Load};
+use hybrid_qos::{Experience, Moves, TopUp};
 use hybrid_swarm::PartSet;
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::dialable;
@@ -112,6 +122,26 @@ struct Client {
     lapsed: u8,
     /// Since when it has been served more slowly than required, if it is served directly.
     slow_since: Option<Instant>,
+    /// It is in the control group and is served without peers for comparison.
+    control: bool,
+    /// Its mode is not the one that it was given at its join.
+    moved: bool,
+    /// What it said last of its download rate.
+    rate: BytesPerSecond,
+    /// Bytes that it said it got, from whomever.
+    downloaded: u64,
+    /// Pauses that it told of.
+    stalls: u32,
+    start_up: Option<Duration>,
+    /// What the server sent it.
+    counted: Counted,
+    /// A part that it was sent has not been reported in time, so what was counted since the last report is too little.
+    miscounted: bool,
+    /// What the server adds to what peers give, while it plays something.
+    top_up: Option<TopUp>,
+    /// The time between parts with which the server makes up what its peers do not give.
+    top_up_interval: Option<Duration>,
+    limits: PeerLimits,
     rescue_at: Instant,
     /// Since when it has said that it is connected to no peer; `None` while it is.
     alone_since: Option<Instant>,
@@ -142,7 +172,8 @@ pub struct Coordinator {
     clock: (Instant, UnixTime),
     seen: Instant,
     rng: ChaCha8Rng,
-    engine: Engine,
+    quality: Quality,
+    history: History,
     contents: BTreeMap<ContentId, Content>,
     clients: BTreeMap<ClientId, Client>,
     sessions: BTreeMap<SessionToken, ClientId>,
@@ -156,7 +187,6 @@ pub struct Coordinator {
     /// Contents with leases, so that time is looked at only where it matters.
     leased: BTreeSet<ContentId>,
     pushes: usize,
-    direct_clients: u32,
     /// When a direct client was last sent to the swarm because it was served too slowly.
     moved_at: Instant,
     accused: BTreeMap<PeerId, BTreeSet<PeerId>>,
@@ -174,13 +204,9 @@ impl Coordinator {
         now: Instant,
         unix_now: UnixTime,
     ) -> Result<Self, hybrid_qos::ConfigError> {
-        let mut qos = config.qos.clone();
-        if config.egress_policy == EgressPolicy::Thrifty {
-            // A direct client costs a whole copy, so there is one only where there is nobody to send it to.
-            qos.direct_clients = DirectClients::Fixed(0);
-        }
         Ok(Self {
-            engine: Engine::new(qos)?,
+            quality: Quality::new(&config)?,
+            history: History::new(config.events_max),
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             issuer,
             clock: (now, unix_now),
@@ -194,7 +220,6 @@ impl Coordinator {
             last_pushed: None,
             leased: BTreeSet::new(),
             pushes: 0,
-            direct_clients: 0,
             moved_at: Instant::ZERO,
             accused: BTreeMap::new(),
             out: VecDeque::new(),
@@ -210,10 +235,12 @@ impl Coordinator {
         let now = self.seen;
         match input {
             Input::Timeout => {}
-            Input::ContentAdded { content, part_count, part_len } => {
+            Input::ContentAdded { content, part_count, part_len, class } => {
                 if self.contents.len() < self.config.contents_max || self.contents.contains_key(&content) {
                     let clients_max = u32::try_from(self.config.clients_max).unwrap_or(u32::MAX);
-                    self.contents.entry(content).or_insert_with(|| Content::new(part_count, part_len, clients_max));
+                    let class = self.quality.find(class.as_deref());
+                    let new = || Content::new(class, part_count, part_len, clients_max);
+                    self.contents.entry(content).or_insert_with(new);
                 }
             }
             Input::ContentRemoved { content } => self.on_content_removed(now, content),
@@ -222,9 +249,10 @@ impl Coordinator {
             Input::Left { client } => self.remove(now, client),
             Input::PushDone { client, number, sent } => self.on_push_done(now, client, number, sent),
             Input::Sample(sample) => {
-                if let Err(error) = self.engine.sample(now, sample) {
+                if let Err(error) = self.quality.sample(now, sample) {
                     self.out.push_back(Output::Event(Event::SampleRefused { why: error.to_string() }));
                 }
+                self.balance(now);
             }
         }
         self.expire(now);
@@ -287,8 +315,11 @@ impl Coordinator {
         let has = PartSet::from_parts(swarm.part_count(), join.has.iter());
         let complete = has.is_full();
         // Steps 24 and 25: the thresholds are brought up to date, then compared.
-        let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable() };
-        let verdict = self.engine.verdict(now, load);
+        let class = swarm.class;
+        let engine = &self.quality.class(class).engine;
+        let control = engine.config().control_share > 0.0 && engine.in_control_group(join.peer.as_bytes());
+        let newcomer = self.quality.newcomer(class, swarm.reachable(), control);
+        let verdict = self.quality.class_mut(class).engine.verdict(now, newcomer);
         let hidden = self.accused.get(&join.peer).is_some_and(|accusers| is_enough(&self.config, accusers));
         let coordinates = coordinates.filter(|_| !hidden);
         let Some(place) = swarm.join(client, has, coordinates.is_some()) else {
@@ -298,10 +329,12 @@ impl Coordinator {
         };
         // Steps 27 and 30: the newcomer's coordinates are recorded, in either mode.
         let mode = verdict.mode;
-        self.direct_clients += u32::from(mode == Mode::ClientServer);
+        self.quality.class_mut(class).direct_clients += u32::from(mode == Mode::ClientServer);
         swarm.joined_last_at = now;
         let interval = self.report_interval(join.content, complete);
-        let record = Client {
+        let plays = matches!(join.want, Want::PlayFrom(_));
+        let required = self.quality.class(class).engine.config().required_rate;
+        let mut record = Client {
             peer: join.peer,
             content: join.content,
             place,
@@ -322,6 +355,17 @@ impl Coordinator {
             pushing: BTreeSet::new(),
             lapsed: 0,
             slow_since: None,
+            control: control && mode == Mode::ClientServer,
+            moved: false,
+            rate: BytesPerSecond::new(0),
+            downloaded: 0,
+            stalls: 0,
+            start_up: None,
+            counted: Counted::new(now),
+            miscounted: false,
+            top_up: plays.then(|| TopUp::new(required)),
+            top_up_interval: None,
+            limits: PeerLimits { connections_max: 0, uploads_max: 0 },
             rescue_at: Instant::ZERO,
             alone_since: Some(now),
             refresh_at: now + REFRESH_INTERVAL,
@@ -335,9 +379,10 @@ impl Coordinator {
         if let Some(swarm) = self.contents.get_mut(&record.content) {
             swarm.uplinks_known = swarm.uplinks_known.saturating_add(record.uplink_known());
         }
+        record.limits = self.limits(&record);
+        let limits = record.limits;
         self.clients.insert(client, record);
-        let event = Event::Admitted { client, peer: join.peer, content: join.content, verdict };
-        self.out.push_back(Output::Event(event));
+        self.record(now, client, Event::Admitted { client, peer: join.peer, content: join.content, verdict });
 
         // Step 28: coordinates of the swarm and at least one of the parts that it lacks most.
         let (peers, starters) = match mode {
@@ -370,7 +415,7 @@ impl Coordinator {
             peers,
             grants: PartRanges::from_ascending(granted.iter().copied()),
             pushes: u16::from(pushed.is_some()),
-            limits: self.limits(client),
+            limits,
         };
         self.out.push_back(Output::Send { client, message: ServerMessage::Welcome(welcome) });
         if let Some(number) = pushed {
@@ -379,79 +424,9 @@ impl Coordinator {
         if mode == Mode::PeerToPeer {
             self.hungry.insert(join.content);
         }
-        if self.config.egress_policy == EgressPolicy::Thrifty {
-            self.spare_direct_clients(join.content);
+        if self.quality.class(class).egress_policy == EgressPolicy::Thrifty {
+            self.spare_direct_clients(now, join.content);
         }
-    }
-
-    /// Sends those to the swarm who were served directly because there was nobody else, now that there is.
-    fn spare_direct_clients(&mut self, content: ContentId) {
-        let Some(swarm) = self.contents.get(&content) else { return };
-        let spared = |id: &ClientId| {
-            self.clients.get(id).is_some_and(|client| {
-                let others = swarm.reachable() - u32::from(client.coordinates.is_some());
-                client.mode == Mode::ClientServer && !client.complete && others >= self.engine.config().holders_min
-            })
-        };
-        let spared: Vec<ClientId> = swarm.members.iter().copied().filter(spared).collect();
-        for client in spared {
-            self.move_to_swarm(client, THRIFTY.to_owned());
-        }
-    }
-
-    /// Sends a client to the swarm that was served directly; it goes on with what it holds.
-    fn move_to_swarm(&mut self, client: ClientId, reason: String) {
-        let Some(record) = self.clients.get_mut(&client) else { return };
-        record.mode = Mode::PeerToPeer;
-        self.direct_clients -= 1;
-        self.hungry.insert(record.content);
-        let reasons = vec![reason];
-        let mode = Some((Mode::PeerToPeer, reasons.clone()));
-        let directive = Directive { mode, peers: self.peer_list(client), ..Directive::default() };
-        self.out.push_back(Output::Event(Event::ModeChanged { client, mode: Mode::PeerToPeer, reasons }));
-        self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
-    }
-
-    /// Sends a direct client to the swarm that has been served worse than it should be for some time, more slowly than the
-    /// content requires or than members that came later: the server has shown that it cannot, and the members may.
-    fn relieve_direct(&mut self, now: Instant, client: ClientId, rate: BytesPerSecond) {
-        let required = self.engine.config().required_rate;
-        let direct =
-            self.clients.get(&client).is_some_and(|client| client.mode == Mode::ClientServer && !client.complete);
-        let overtaken = direct && self.is_overtaken(client);
-        let Some(record) = self.clients.get_mut(&client) else { return };
-        if !direct || rate >= required && !overtaken {
-            record.slow_since = None;
-            return;
-        }
-        let since = *record.slow_since.get_or_insert(now);
-        let Some(swarm) = self.contents.get(&record.content) else { return };
-        let others = swarm.reachable() - u32::from(record.coordinates.is_some());
-        // Alone on the link a client is as slow as its own.
-        let contended = self.direct_clients > 1 || self.pushes > 0;
-        let due = contended && now.since(since) >= SLOW_FOR && now.since(self.moved_at) >= MOVE_INTERVAL;
-        if due && others >= self.engine.config().holders_min {
-            self.moved_at = now;
-            let why = if overtaken { "members that came later are ahead" } else { "the swarm may do better" };
-            self.move_to_swarm(client, format!("served at {rate}, {required} required: {why}"));
-        }
-    }
-
-    /// Whether most members of the swarm that came later than this client, of some that are looked at, hold clearly more.
-    fn is_overtaken(&self, client: ClientId) -> bool {
-        let Some(record) = self.clients.get(&client) else { return false };
-        let Some(swarm) = self.contents.get(&record.content) else { return false };
-        let held = |id, place| swarm.held(id, place).map_or(0, PartSet::len);
-        let clearly = held(client, record.place) + swarm.part_count() / OVERTAKEN;
-        let later = |member: &Client| member.mode == Mode::PeerToPeer && member.joined_at >= record.joined_at;
-        let members =
-            swarm.members.iter().rev().take(MEMBERS_LOOKED_AT).filter_map(|id| Some((*id, self.clients.get(id)?)));
-        let (mut count, mut ahead) = (0u32, 0u32);
-        for (id, member) in members.filter(|(_, member)| later(member)) {
-            count += 1;
-            ahead += u32::from(held(id, member.place) > clearly);
-        }
-        ahead * 2 > count
     }
 
     fn check_join(&self, join: &Join) -> Result<(), (ByeCode, &'static str)> {
@@ -466,13 +441,6 @@ impl Coordinator {
             return Err((ByeCode::Busy, "the server has all the clients it can keep"));
         }
         Ok(())
-    }
-
-    /// As many connections for each place in its list as everybody has.
-    fn limits(&self, client: ClientId) -> PeerLimits {
-        let connections = self.edges(client) * usize::from(self.config.peer_connections_max);
-        let connections_max = u16::try_from(connections / self.config.peers_per_list.max(1)).unwrap_or(u16::MAX);
-        PeerLimits { connections_max, uploads_max: self.config.uploads_max }
     }
 
     fn unix(&self) -> UnixTime {
@@ -498,235 +466,6 @@ impl Coordinator {
         fair.max(quiet / QUIET).clamp(least, self.config.report_interval_max.max(least))
     }
 
-    // ---- Peer lists.
-
-    /// Whom a client should dial: most of them uniformly, which keeps the graph an expander, the rest by their uplink.
-    fn peer_list(&mut self, client: ClientId) -> Vec<PeerCoordinates> {
-        let Some(content) = self.clients.get(&client).map(|client| client.content) else { return Vec::new() };
-        let Some(swarm) = self.contents.get(&content) else { return Vec::new() };
-        let sample = index::sample(&mut self.rng, swarm.members.len(), LIST_SAMPLE.min(swarm.members.len()));
-        let mut candidates: Vec<(u32, PeerCoordinates)> = sample
-            .into_iter()
-            .filter_map(|place| swarm.members.get(place))
-            .filter(|member| **member != client)
-            .filter_map(|member| {
-                let member = self.clients.get(member)?;
-                let address = member.coordinates?;
-                Some((member.uplink_class(), PeerCoordinates { peer: member.peer, address }))
-            })
-            .collect();
-        let places = self.edges(client);
-        let uniform = places * self.config.uniform_share_percent.min(100) / 100;
-        if candidates.len() > places {
-            candidates[uniform..].sort_by_key(|(uplink, _)| std::cmp::Reverse(*uplink));
-            candidates.truncate(places);
-        }
-        candidates.into_iter().map(|(_, coordinates)| coordinates).collect()
-    }
-
-    /// Peers in a client's list: more for a fast uplink, which then has more to serve, and fewer for a slow one.
-    fn edges(&self, client: ClientId) -> usize {
-        let usual = self.config.peers_per_list;
-        let Some(record) = self.clients.get(&client) else { return usual };
-        let Some(swarm) = self.contents.get(&record.content) else { return usual };
-        let members = u64::try_from(swarm.members.len()).unwrap_or(u64::MAX).max(1);
-        let mean = (swarm.uplinks_known / members).max(1);
-        // Half of the usual number, and half for each mean uplink that it has.
-        let halves = 1.0 + record.uplink_known() as f64 / mean as f64;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to some dozens")]
-        let edges = (usual as f64 * halves / 2.0).min(1e6) as usize;
-        edges.clamp(usual * EDGES_LEAST / EDGES_USUAL, usual * EDGES_MOST / EDGES_USUAL)
-    }
-
-    // ---- Parts that clients ask for over HTTP.
-
-    /// Whether the server sends a part to whoever shows this secret, or shows none.
-    ///
-    /// A caller without a secret is an ordinary HTTP client, or a cache in front: it is served while the server's own
-    /// thresholds are not passed.
-    pub fn authorize_part(
-        &mut self,
-        now: Instant,
-        session: Option<SessionToken>,
-        content: ContentId,
-        number: PartNumber,
-    ) -> PartVerdict {
-        self.seen = self.seen.max(now);
-        let now = self.seen;
-        let Some(session) = session else {
-            let Some(swarm) = self.contents.get(&content) else { return PartVerdict::UnknownSession };
-            let load = Load { direct_clients: self.direct_clients, holders_reachable: swarm.reachable() };
-            return if self.engine.verdict(now, load).mode == Mode::PeerToPeer {
-                PartVerdict::Wait {
-                    retry_after: self.config.rescue_interval,
-                    code: "E_JOIN_FIRST",
-                    reason: "the server is at its limits; join over the control channel to be given peers".to_owned(),
-                }
-            } else {
-                PartVerdict::Serve(Source::ServerDirect)
-            };
-        };
-        let Some(client) = self.sessions.get(&session).copied() else { return PartVerdict::UnknownSession };
-        let until = self.lease_until(now, client);
-        let (Some(record), Some(swarm)) = (self.clients.get_mut(&client), self.contents.get_mut(&content)) else {
-            return PartVerdict::UnknownSession;
-        };
-        if record.content != content {
-            return PartVerdict::UnknownSession;
-        }
-        let source = if record.mode == Mode::ClientServer {
-            Source::ServerDirect
-        } else if record.granted.contains(&number) {
-            Source::ServerGrant
-        } else if record.alone_since.is_none()
-            && self.pushes >= self.config.pushes_in_flight_max
-            && swarm.parts_without_holder() > 0
-        {
-            // Help for each of a large crowd that starves would take the link from what all of them are waiting for.
-            return PartVerdict::Wait {
-                retry_after: self.config.rescue_interval / 4,
-                code: "E_RESCUE_BUDGET",
-                reason: "the server is sending the swarm parts that nobody holds; peers will have them soon".to_owned(),
-            };
-        } else if swarm.copies(number) == u32::from(swarm.is_leased(client, number)) {
-            // Nobody else could give it; a copy on its way to this very client is none that it could ask for.
-            Source::ServerRescue
-        } else if now >= record.rescue_at {
-            // Who reaches nobody lives on help alone: as fast as the content requires, not as fast as the server could.
-            let alone = record.alone_since.is_some_and(|since| now.since(since) >= ALONE_FOR);
-            let floor = self.engine.config().required_rate.time_for(swarm.part_len.as_u64());
-            let interval = if alone { floor.min(self.config.rescue_interval) } else { self.config.rescue_interval };
-            record.rescue_at = now + interval;
-            Source::ServerRescue
-        } else {
-            return PartVerdict::Wait {
-                retry_after: record.rescue_at.since(now),
-                code: "E_RESCUE_BUDGET",
-                reason: "peers hold this part, and this client's share of help is used up for now".to_owned(),
-            };
-        };
-        swarm.lease(client, number, until);
-        self.leased.insert(content);
-        PartVerdict::Serve(source)
-    }
-
-    // ---- Reports.
-
-    fn on_report(&mut self, now: Instant, client: ClientId, report: Report) {
-        let Some(record) = self.clients.get_mut(&client) else { return };
-        let Some(swarm) = self.contents.get_mut(&record.content) else { return };
-        let end = report.gained.end().max(report.lost.end());
-        if end.as_u32() > swarm.part_count() {
-            return self.misbehaved(now, client, "a report of parts beyond the content's end");
-        }
-        for number in report.gained.iter() {
-            swarm.end_lease(client, number);
-            record.granted.remove(&number);
-            record.lapsed = 0;
-            swarm.gain(client, record.place, number);
-        }
-        for number in report.lost.iter() {
-            swarm.lose(client, record.place, number);
-        }
-        for (source, bytes) in &report.received {
-            let total = swarm.received.entry(*source).or_default();
-            *total = total.saturating_add(*bytes);
-        }
-        // Two reports at once are no reason to believe in an endless uplink.
-        let interval = now.since(record.reported_at).max(self.config.report_interval_min / 2);
-        let rate = BytesPerSecond::mean(report.sent_bytes, interval).as_u64();
-        let known_before = record.uplink_known();
-        record.sent_rate = rate.max(record.sent_rate - record.sent_rate / 16);
-        swarm.uplinks_known = swarm.uplinks_known.saturating_sub(known_before).saturating_add(record.uplink_known());
-        record.reported_at = now;
-        record.alone_since = if report.peers > 0 { None } else { Some(record.alone_since.unwrap_or(now)) };
-        let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
-        let completed = complete && !record.complete;
-        record.complete = complete;
-        if record.mode == Mode::ClientServer && !complete {
-            let rate = BytesPerSecond::new(report.download_bytes_per_second);
-            if let Err(error) = self.engine.client_rate(now, rate) {
-                self.out.push_back(Output::Event(Event::SampleRefused { why: error.to_string() }));
-            }
-        }
-        let content = record.content;
-        self.hungry.insert(content);
-        self.relieve_direct(now, client, BytesPerSecond::new(report.download_bytes_per_second));
-        if completed {
-            self.out.push_back(Output::Event(Event::Completed { client, content }));
-        }
-        for (accused, _) in &report.bad {
-            self.accuse(client, *accused);
-        }
-        self.direct(now, client, report.peers);
-    }
-
-    /// Tells a client what has changed for it, if anything has.
-    fn direct(&mut self, now: Instant, client: ClientId, peers: u16) {
-        let Some(record) = self.clients.get(&client) else { return };
-        let mut directive = Directive::default();
-        let interval = self.report_interval(record.content, record.complete);
-        // Small changes are not worth a message.
-        if interval > record.interval * 5 / 4 || interval < record.interval * 3 / 4 {
-            directive.report_interval_ms = Some(millis(interval));
-        }
-        if now >= record.renew_at {
-            directive.ticket = Some(self.ticket(record));
-        }
-        let reachable = self.contents.get(&record.content).map_or(0, |swarm| swarm.reachable() as usize);
-        let others = reachable.saturating_sub(usize::from(record.coordinates.is_some()));
-        let wanted = u16::try_from(others.min(self.edges(client) / 2)).unwrap_or(u16::MAX).max(PEERS_WANTED);
-        let lonely = record.mode == Mode::PeerToPeer && !record.complete && peers < wanted;
-        let refresh = lonely && now >= record.refresh_at;
-        if refresh {
-            directive.peers = self.peer_list(client);
-        }
-        if directive == Directive::default() {
-            return;
-        }
-        let Some(record) = self.clients.get_mut(&client) else { return };
-        if directive.report_interval_ms.is_some() {
-            record.interval = interval;
-        }
-        if directive.ticket.is_some() {
-            // A tenth sooner or later, so that clients who came together do not renew together.
-            let half = self.config.ticket_ttl / 2;
-            record.renew_at = now + half.mul_f64(self.rng.random_range(0.9..1.1));
-        }
-        if refresh {
-            record.refresh_at = now + REFRESH_INTERVAL;
-        }
-        self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
-    }
-
-    fn accuse(&mut self, accuser: ClientId, accused: PeerId) {
-        let Some(from) = self.clients.get(&accuser).map(|client| client.peer) else { return };
-        if self.accused.len() >= ACCUSED_MAX && !self.accused.contains_key(&accused) {
-            return;
-        }
-        let accusers = self.accused.entry(accused).or_default();
-        if accusers.len() < ACCUSERS_MAX {
-            accusers.insert(from);
-        }
-        let enough = is_enough(&self.config, accusers);
-        let accusers = u32::try_from(accusers.len()).unwrap_or(u32::MAX);
-        self.out.push_back(Output::Event(Event::BadPartReported { client: accuser, accused, accusers }));
-        if enough {
-            self.hide(accused);
-        }
-    }
-
-    /// No longer gives a peer to others, nor counts on what it says it holds.
-    fn hide(&mut self, peer: PeerId) {
-        for (content, swarm) in &mut self.contents {
-            let Some(client) = self.by_peer.get(&(*content, peer)) else { continue };
-            let Some(record) = self.clients.get_mut(client) else { continue };
-            record.coordinates = None;
-            record.place = swarm.set_apart(*client, record.place);
-            self.hungry.insert(*content);
-        }
-    }
-
     // ---- The end of things.
 
     fn expire(&mut self, now: Instant) {
@@ -738,6 +477,7 @@ impl Coordinator {
                 hungry.insert(*id);
                 let Some(client) = clients.get_mut(&client) else { continue };
                 client.lapsed = client.lapsed.saturating_add(1);
+                client.miscounted = true;
                 // A reader that has stopped no longer holds a place among the pushes.
                 if client.pushing.remove(&number) {
                     *pushes -= 1;
@@ -747,8 +487,16 @@ impl Coordinator {
         });
     }
 
+    /// Tells the driver, and keeps it for whoever asks later.
+    fn record(&mut self, now: Instant, client: ClientId, event: Event) {
+        if let Some(record) = self.clients.get(&client) {
+            self.history.push(now, record.content, record.peer, event.clone());
+        }
+        self.out.push_back(Output::Event(event));
+    }
+
     fn misbehaved(&mut self, now: Instant, client: ClientId, what: &'static str) {
-        self.out.push_back(Output::Event(Event::Misbehaved { client, what }));
+        self.record(now, client, Event::Misbehaved { client, what });
         self.close(now, client, ByeCode::Protocol, what);
     }
 
@@ -768,13 +516,18 @@ impl Coordinator {
     }
 
     fn remove(&mut self, now: Instant, client: ClientId) {
+        let Some(complete) = self.clients.get(&client).map(|record| record.complete) else { return };
+        self.record(now, client, Event::Left { client, complete });
+        if !complete {
+            self.tell_experience(now, client);
+        }
         let Some(record) = self.clients.remove(&client) else { return };
         self.sessions.remove(&record.session);
         self.by_peer.remove(&(record.content, record.peer));
         self.pushes -= record.pushing.len();
         self.newcomers.retain(|newcomer| *newcomer != client);
-        self.direct_clients -= u32::from(record.mode == Mode::ClientServer);
         let Some(swarm) = self.contents.get_mut(&record.content) else { return };
+        self.quality.class_mut(swarm.class).direct_clients -= u32::from(record.mode == Mode::ClientServer);
         swarm.leave(client, record.place);
         swarm.uplinks_known = swarm.uplinks_known.saturating_sub(record.uplink_known());
         if swarm.members.is_empty() {
@@ -787,42 +540,21 @@ impl Coordinator {
         }
     }
 
-    /// Whoever is left in a swarm with nobody to fetch from comes back to the server.
-    fn take_back_orphans(&mut self, now: Instant, content: ContentId) {
-        let Some(swarm) = self.contents.get(&content) else { return };
-        let orphans: Vec<ClientId> = swarm
-            .members
-            .iter()
-            .copied()
-            .filter(|id| {
-                self.clients.get(id).is_some_and(|client| {
-                    let others = swarm.reachable() - u32::from(client.coordinates.is_some());
-                    client.mode == Mode::PeerToPeer && !client.complete && others == 0
-                })
-            })
-            .collect();
-        for client in orphans {
-            let load = Load { direct_clients: self.direct_clients, holders_reachable: 0 };
-            let verdict = self.engine.verdict(now, load);
-            if verdict.mode != Mode::ClientServer {
-                continue;
-            }
-            let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
-            if let Some(record) = self.clients.get_mut(&client) {
-                record.mode = Mode::ClientServer;
-                self.direct_clients += 1;
-            }
-            let directive = Directive { mode: Some((Mode::ClientServer, reasons.clone())), ..Directive::default() };
-            self.out.push_back(Output::Event(Event::ModeChanged { client, mode: Mode::ClientServer, reasons }));
-            self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
-        }
-    }
-
     /// Panics if the coordinator contradicts itself; for tests and the simulator, which call it after each step.
     pub fn check_invariants(&self) {
         self.contents.values().for_each(Content::check_invariants);
-        let direct = self.clients.values().filter(|client| client.mode == Mode::ClientServer).count();
-        assert_eq!(direct, self.direct_clients as usize, "direct clients are miscounted");
+        for index in 0..self.quality.len() {
+            let class = self.quality.class(index);
+            let of_class = |client: &&Client| self.contents.get(&client.content).is_some_and(|c| c.class == index);
+            let direct = self.clients.values().filter(of_class).filter(|client| client.mode == Mode::ClientServer);
+            assert_eq!(
+                direct.count(),
+                class.direct_clients as usize,
+                "direct clients of {} are miscounted",
+                class.name
+            );
+            class.engine.check_invariants();
+        }
         let pushes: usize = self.clients.values().map(|client| client.pushing.len()).sum();
         assert_eq!(pushes, self.pushes, "pushes are miscounted");
         assert_eq!(self.sessions.len(), self.clients.len());

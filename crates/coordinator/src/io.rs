@@ -25,6 +25,9 @@ pub enum Input {
         part_count: u32,
         /// How long they are.
         part_len: PartLen,
+        /// The name of its class ([`Config::classes`](crate::Config::classes)); `None`, or a name that is not there, for the class
+        /// of [`Config::qos`](crate::Config::qos).
+        class: Option<String>,
     },
     /// The catalogue lost a content: its clients are told good-bye.
     ContentRemoved {
@@ -151,6 +154,20 @@ pub enum Event {
     SampleRefused {
         /// Why.
         why: String,
+    },
+    /// What a client says of its service makes no sense, or contradicts what the server counted, and was left out.
+    ReportRefused {
+        /// The client.
+        client: ClientId,
+        /// Why.
+        why: String,
+    },
+    /// A client's channel has ended.
+    Left {
+        /// The client.
+        client: ClientId,
+        /// Whether it had the whole content.
+        complete: bool,
     },
 }
 

@@ -20,8 +20,12 @@
 mod config;
 mod content;
 mod coordinator;
+mod counted;
+mod history;
 mod io;
+mod quality;
 
-pub use config::{Config, EgressPolicy};
-pub use coordinator::{Coordinator, TicketIssuer};
+pub use config::{ClassConfig, Config, EgressPolicy};
+pub use coordinator::{ClientStatus, ContentStatus, Coordinator, TicketIssuer};
+pub use history::Recorded;
 pub use io::{ClientId, ContentStats, Event, Input, Output, PartVerdict};

@@ -76,7 +76,7 @@ impl Story {
         let mut story = Self { coordinator, now };
         for index in [1, 2] {
             let part_len = PartLen::new(65_536).unwrap();
-            story.tell(Input::ContentAdded { content: content(index), part_count: PARTS, part_len });
+            story.tell(Input::ContentAdded { content: content(index), part_count: PARTS, part_len, class: None });
         }
         story
     }
@@ -260,7 +260,7 @@ fn helped(held: [u32; 4], later: Option<u32>) -> Option<ClientId> {
     });
     let part_len = PartLen::new(65_536).unwrap();
     story.tell(Input::ContentRemoved { content: content(1) });
-    story.tell(Input::ContentAdded { content: content(1), part_count: 100, part_len });
+    story.tell(Input::ContentAdded { content: content(1), part_count: 100, part_len, class: None });
     story.join(1, &Newcomer { has: 0..held[0], ..Newcomer::new(1) });
     // Two pushes of another content keep the link busy.
     story.join(20, &Newcomer { content: content(2), ..Newcomer::new(20) });

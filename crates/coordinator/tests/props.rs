@@ -169,7 +169,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
             }
             Step::Remove { content: which } => Input::ContentRemoved { content: content(*which) },
             Step::Add { content: which } => {
-                Input::ContentAdded { content: content(*which), part_count: PARTS, part_len: PartLen::MIN }
+                Input::ContentAdded { content: content(*which), part_count: PARTS, part_len: PartLen::MIN, class: None }
             }
         };
         coordinator.handle_input(now, input);

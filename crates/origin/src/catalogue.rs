@@ -312,6 +312,7 @@ impl Catalogue {
                         content: content.id(),
                         part_count: content.part_count(),
                         part_len: content.ids.layout().part_len(),
+                        class: None,
                     });
                 }
                 slots.by_path.insert(path, Slot::Ready(Arc::clone(content)));

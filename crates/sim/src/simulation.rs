@@ -249,6 +249,7 @@ impl Simulation {
             content: self.manifest.content(),
             part_count: layout.part_count(),
             part_len: layout.part_len(),
+            class: None,
         };
         self.server(added);
         let churn = self.scenario.churn.clone();

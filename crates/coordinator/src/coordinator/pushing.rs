@@ -124,7 +124,9 @@ impl Coordinator {
         if let Some(number) = swarm.unsent_part() {
             return Some((self.push_target(swarm, start)?, number));
         }
-        if self.config.egress_policy != EgressPolicy::Fast || self.pushes >= self.config.top_ups_in_flight_max {
+        if self.quality.class(swarm.class).egress_policy != EgressPolicy::Fast
+            || self.pushes >= self.config.top_ups_in_flight_max
+        {
             return None;
         }
         self.rare_part(swarm, start).or_else(|| self.top_up(swarm, start))

@@ -185,6 +185,7 @@ impl World {
             content: world.manifest.content(),
             part_count: layout.part_count(),
             part_len: layout.part_len(),
+            class: None,
         };
         world.at(Instant::ZERO, Event::ServerInput(added));
         world

@@ -5,7 +5,7 @@ use crate::allowance::ROOM;
 use crate::events::{Decision, Evidence};
 use crate::latch::Latch;
 use crate::verdict::{Measure, Reason, Thresholds, Verdict};
-use crate::{DirectClients, Moves, Newcomer};
+use crate::{DirectClients, Load, Moves, Newcomer};
 use hybrid_units::{Duration, Instant, Mode};
 
 /// The share of the capacity that clients of the swarm in need may always have.
@@ -16,7 +16,7 @@ const REPORTS_ABOVE: f64 = 0.5;
 const COUNT_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Engine {
-    /// Brings the thresholds up to date, compares, and decides for one newcomer. A [`Load`](crate::Load) is enough to ask.
+    /// Brings the thresholds up to date, compares, and decides for one newcomer. A [`Load`] is enough to ask.
     ///
     /// A `now` that is not believed counts as the last measurement's time: a join must have an answer.
     pub fn verdict(&mut self, now: Instant, newcomer: impl Into<Newcomer>) -> Verdict {
@@ -26,10 +26,41 @@ impl Engine {
         self.refresh(now);
         let evidence = self.evidence();
         let thresholds = self.thresholds();
-        let mut reasons = vec![self.count(newcomer, thresholds.direct_clients)];
-        reasons.extend(self.egress.as_ref().and_then(|latch| self.measured(now, Measure::Egress, latch)));
-        reasons.extend(self.measured(now, Measure::Cpu, &self.cpu));
-        let passed = reasons.iter().any(|reason| reason.passed);
+        let mut reasons: Vec<Reason> = self.comparisons(now, newcomer).collect();
+        reasons.extend(self.conditions(newcomer));
+        let mode = self.mode(now, newcomer);
+        let verdict = Verdict { mode, reasons, thresholds, evidence: Box::new(evidence) };
+        if let Some(from) = self.mode.replace(mode).filter(|from| *from != mode) {
+            self.log.push(now, Decision::Switched { from, to: mode });
+        }
+        self.log.push(now, Decision::Verdict(verdict.clone()));
+        verdict
+    }
+
+    /// Whether somebody who asks for one part and did not join would be served now. It is no newcomer: nothing is kept of it,
+    /// and its answer is no event.
+    pub fn serves(&mut self, now: Instant, load: Load) -> bool {
+        let now = self.clock.answer(now);
+        self.direct_clients = load.direct_clients;
+        self.refresh(now);
+        self.mode(now, load.into()) == Mode::ClientServer
+    }
+
+    fn mode(&self, now: Instant, newcomer: Newcomer) -> Mode {
+        let passed = self.comparisons(now, newcomer).any(|reason| reason.passed);
+        let possible = self.conditions(newcomer).all(|reason| reason.passed);
+        if passed && possible { Mode::PeerToPeer } else { Mode::ClientServer }
+    }
+
+    /// The thresholds: one that is passed is enough.
+    fn comparisons(&self, now: Instant, newcomer: Newcomer) -> impl Iterator<Item = Reason> {
+        let count = self.count(newcomer, self.thresholds().direct_clients);
+        let egress = self.egress.as_ref().and_then(|latch| self.measured(now, Measure::Egress, latch));
+        [Some(count), egress, self.measured(now, Measure::Cpu, &self.cpu)].into_iter().flatten()
+    }
+
+    /// What a swarm needs: all of it.
+    fn conditions(&self, newcomer: Newcomer) -> impl Iterator<Item = Reason> {
         let enough = |measure, value: f64, threshold: f64| Reason {
             measure,
             value,
@@ -38,18 +69,10 @@ impl Engine {
             excused: false,
         };
         let (holders, needed) = (newcomer.load.holders_reachable, self.config.holders_min);
-        let mut conditions = vec![enough(Measure::Holders, holders.into(), needed.into())];
         let required = float(self.config.required_rate);
-        conditions.extend(newcomer.uplinks.map(|uplinks| enough(Measure::Uplinks, float(uplinks), required)));
-        let possible = conditions.iter().all(|reason| reason.passed);
-        reasons.append(&mut conditions);
-        let mode = if passed && possible { Mode::PeerToPeer } else { Mode::ClientServer };
-        let verdict = Verdict { mode, reasons, thresholds, evidence: Box::new(evidence) };
-        if let Some(from) = self.mode.replace(mode).filter(|from| *from != mode) {
-            self.log.push(now, Decision::Switched { from, to: mode });
-        }
-        self.log.push(now, Decision::Verdict(verdict.clone()));
-        verdict
+        let holders = enough(Measure::Holders, holders.into(), needed.into());
+        let uplinks = newcomer.uplinks.map(|uplinks| enough(Measure::Uplinks, float(uplinks), required));
+        [Some(holders), uplinks].into_iter().flatten()
     }
 
     /// How many clients should change their mode now, of so many that are served directly; to be asked several times a second.

@@ -1,0 +1,65 @@
+//! Whom a client should know, and how many of them.
+
+use super::*;
+
+/// An uplink over which a part of 256 KiB takes two seconds and longer: two at a time would be given up for lost.
+const POOR_LINK: BytesPerSecond = BytesPerSecond::from_bits_per_second(1_000_000);
+
+impl Coordinator {
+    /// As many connections for each place in its list as everybody has, and as many receivers at a time as its uplink serves.
+    pub(super) fn limits(&self, client: &Client) -> PeerLimits {
+        let connections = self.edges(client) * usize::from(self.config.peer_connections_max);
+        let connections_max = u16::try_from(connections / self.config.peers_per_list.max(1)).unwrap_or(u16::MAX);
+        PeerLimits { connections_max, uploads_max: self.receivers(client) }
+    }
+
+    /// How many receivers a client serves at a time: one over a poor link, so that each part arrives before it is given up.
+    fn receivers(&self, client: &Client) -> u8 {
+        let usual = self.config.uploads_max;
+        let uplink = BytesPerSecond::new(client.uplink_known());
+        if client.sent_rate == 0 && client.uplink == u64::MAX {
+            usual
+        } else if uplink < POOR_LINK {
+            usual.min(1)
+        } else {
+            usual
+        }
+    }
+
+    /// Whom a client should dial: most of them uniformly, which keeps the graph an expander, the rest by their uplink.
+    pub(super) fn peer_list(&mut self, client: ClientId) -> Vec<PeerCoordinates> {
+        let Some(content) = self.clients.get(&client).map(|client| client.content) else { return Vec::new() };
+        let Some(swarm) = self.contents.get(&content) else { return Vec::new() };
+        let sample = index::sample(&mut self.rng, swarm.members.len(), LIST_SAMPLE.min(swarm.members.len()));
+        let mut candidates: Vec<(u32, PeerCoordinates)> = sample
+            .into_iter()
+            .filter_map(|place| swarm.members.get(place))
+            .filter(|member| **member != client)
+            .filter_map(|member| {
+                let member = self.clients.get(member)?;
+                let address = member.coordinates?;
+                Some((member.uplink_class(), PeerCoordinates { peer: member.peer, address }))
+            })
+            .collect();
+        let places = self.clients.get(&client).map_or(self.config.peers_per_list, |record| self.edges(record));
+        let uniform = places * self.config.uniform_share_percent.min(100) / 100;
+        if candidates.len() > places {
+            candidates[uniform..].sort_by_key(|(uplink, _)| std::cmp::Reverse(*uplink));
+            candidates.truncate(places);
+        }
+        candidates.into_iter().map(|(_, coordinates)| coordinates).collect()
+    }
+
+    /// Peers in a client's list: more for a fast uplink, which then has more to serve, and fewer for a slow one.
+    pub(super) fn edges(&self, record: &Client) -> usize {
+        let usual = self.config.peers_per_list;
+        let Some(swarm) = self.contents.get(&record.content) else { return usual };
+        let members = u64::try_from(swarm.members.len()).unwrap_or(u64::MAX).max(1);
+        let mean = (swarm.uplinks_known / members).max(1);
+        // Half of the usual number, and half for each mean uplink that it has.
+        let halves = 1.0 + record.uplink_known() as f64 / mean as f64;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to some dozens")]
+        let edges = (usual as f64 * halves / 2.0).min(1e6) as usize;
+        edges.clamp(usual * EDGES_LEAST / EDGES_USUAL, usual * EDGES_MOST / EDGES_USUAL)
+    }
+}
