@@ -16,7 +16,7 @@ use crate::quality::Quality;
 use crate::{ClientId, Config, ContentStats, EgressPolicy, Event, Input, Output, PartVerdict};
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartNumber, SigningKey};
-use hybrid_qos::{Experience, Moves, TopUp};
+use hybrid_qos::{DirectClients, Experience, Moves, TopUp};
 use hybrid_swarm::PartSet;
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::dialable;

@@ -89,7 +89,7 @@ fn play(seed: u64, decider: Decider) -> Outcome {
             if mode == Mode::ClientServer { direct.push(leaves) } else { swarm.push(leaves) }
         }
         if let Decider::Engine = decider {
-            let moves = engine.moves(now, direct.len() as u32);
+            let moves = engine.moves(now, direct.len() as u32, || u32::MAX);
             // Those who have longest to go change place.
             direct.sort_by(f64::total_cmp);
             let stay = direct.len() - moves.to_swarm as usize;

@@ -263,7 +263,7 @@ proptest! {
         let mut clock = 0;
         for (pause, direct) in crowds {
             clock += pause;
-            let Moves { to_swarm, to_direct, .. } = engine.moves(Instant::from_micros(clock * 1_000), direct);
+            let Moves { to_swarm, to_direct, .. } = engine.moves(Instant::from_micros(clock * 1_000), direct, || u32::MAX);
             let (n, allowed) = (f64::from(direct), f64::from(engine.thresholds().direct_clients));
             prop_assert!(to_swarm == 0 || n > 1.1 * allowed, "{} of {} leave", to_swarm, direct);
             prop_assert!(to_direct == 0 || n + f64::from(to_direct) < 0.8 * allowed + 1.0);
@@ -271,7 +271,7 @@ proptest! {
             prop_assert!(f64::from(to_swarm) <= n);
         }
         let mut fixed = self::engine(config(DirectClients::Fixed(1), None));
-        prop_assert_eq!(fixed.moves(Instant::ZERO, 1_000), Moves::default(), "a fixed number is about newcomers");
+        prop_assert_eq!(fixed.moves(Instant::ZERO, 1_000, || u32::MAX), Moves::default(), "a fixed number is about newcomers");
     }
 
     /// Under `Auto` too: a constant crowd with constant rates, but for noise, around the number allowed.

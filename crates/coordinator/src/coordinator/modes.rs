@@ -1,6 +1,7 @@
 //! Who changes the mode while it is served.
 
 use super::*;
+use crate::quality::ClassIndex;
 
 /// A client that came to the swarm less long ago is not yet served as it will be: it is connecting, and has little to give.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
@@ -48,6 +49,8 @@ impl Coordinator {
         record.mode = mode;
         record.moved = true;
         record.slow_since = None;
+        // What it was served at before says nothing of now.
+        record.counted = Counted::new(now);
         self.hungry.insert(record.content);
         let directive = Directive { mode: Some((mode, reasons.clone())), peers, ..Directive::default() };
         self.record(now, client, Event::ModeChanged { client, mode, reasons });
@@ -57,8 +60,15 @@ impl Coordinator {
     /// Moves as many clients as the thresholds say, of each class.
     pub(super) fn balance(&mut self, now: Instant) {
         for index in 0..self.quality.len() {
+            let (clients, contents) = (&self.clients, &self.contents);
             let class = self.quality.class_mut(index);
-            let Moves { to_swarm, to_direct, .. } = class.engine.moves(now, class.direct_clients);
+            let required = class.engine.config().required_rate;
+            let mut waiting = Vec::new();
+            let count = || {
+                waiting = worst_served(clients, contents, now, index, required);
+                u32::try_from(waiting.len()).unwrap_or(u32::MAX)
+            };
+            let Moves { to_swarm, to_direct, .. } = class.engine.moves(now, class.direct_clients, count);
             if to_swarm == 0 && to_direct == 0 {
                 continue;
             }
@@ -67,55 +77,25 @@ impl Coordinator {
             for client in self.most_to_fetch(index, to_swarm) {
                 self.move_to_swarm(now, client, reason.clone());
             }
-            for client in self.worst_served(index, to_direct) {
+            for client in waiting.into_iter().take(to_direct as usize) {
                 self.set_mode(now, client, Mode::ClientServer, vec![reason.clone()], Vec::new());
             }
         }
     }
 
     /// Direct clients that lack most, who have most to gain in the swarm; those of the control group last.
-    fn most_to_fetch(&self, class: usize, count: u32) -> Vec<ClientId> {
+    fn most_to_fetch(&self, class: ClassIndex, count: u32) -> Vec<ClientId> {
+        if count == 0 {
+            return Vec::new();
+        }
         let needed = self.quality.class(class).engine.config().holders_min;
-        let mut clients = self.candidates(class, count, |swarm, id, client| {
+        let mut clients = ranked(&self.clients, &self.contents, class, |swarm, id, client| {
             let others = swarm.reachable() - u32::from(client.coordinates.is_some());
             let held = swarm.held(id, client.place).map_or(0, PartSet::len);
             (client.mode == Mode::ClientServer && others >= needed).then_some((client.control, held))
         });
         clients.truncate(count as usize);
         clients
-    }
-
-    /// Clients of the swarm that get less than required, the slowest first, those that reach nobody before all others. Nobody
-    /// while parts of its content have no holder: those parts help more of them.
-    fn worst_served(&self, class: usize, count: u32) -> Vec<ClientId> {
-        let required = self.quality.class(class).engine.config().required_rate;
-        let mut clients = self.candidates(class, count, |swarm, _, client| {
-            let suffers =
-                client.mode == Mode::PeerToPeer && client.rate < required && swarm.parts_without_holder() == 0;
-            let settled = self.seen.since(client.joined_at) >= SETTLED_AFTER;
-            (suffers && settled).then_some((client.alone_since.is_none(), client.rate))
-        });
-        clients.truncate(count as usize);
-        clients
-    }
-
-    /// Clients of a class that are not complete, by what is said of each; those of which nothing is said are left out.
-    fn candidates<K: Ord>(
-        &self,
-        class: usize,
-        count: u32,
-        key: impl Fn(&Content, ClientId, &Client) -> Option<K>,
-    ) -> Vec<ClientId> {
-        if count == 0 {
-            return Vec::new();
-        }
-        let of_class = self.clients.iter().filter(|(_, client)| !client.complete).filter_map(|(id, client)| {
-            let swarm = self.contents.get(&client.content).filter(|swarm| swarm.class == class)?;
-            Some((key(swarm, *id, client)?, *id))
-        });
-        let mut all: Vec<(K, ClientId)> = of_class.collect();
-        all.sort_unstable();
-        all.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Sends a direct client to the swarm that has been served worse than it should be for some time, more slowly than the
@@ -129,8 +109,12 @@ impl Coordinator {
             .get(&client)
             .is_some_and(|client| client.mode == Mode::ClientServer && !client.complete && !client.control);
         let overtaken = direct && self.is_overtaken(client);
+        // A number that follows the clients' rates falls when they do, and those who are too many leave by it.
+        let engine = &self.quality.class(class).engine;
+        let moves_itself = engine.config().direct_clients == DirectClients::Auto
+            && self.quality.class(class).direct_clients > engine.config().direct_floor;
         let Some(record) = self.clients.get_mut(&client) else { return };
-        if !direct || rate >= required && !overtaken {
+        if !direct || !overtaken && (rate >= required || moves_itself) {
             record.slow_since = None;
             return;
         }
@@ -142,6 +126,7 @@ impl Coordinator {
         let due = contended && now.since(since) >= SLOW_FOR && now.since(self.moved_at) >= MOVE_INTERVAL;
         if due && others >= needed {
             self.moved_at = now;
+            self.quality.class_mut(class).engine.left(now);
             let why = if overtaken { "members that came later are ahead" } else { "the swarm may do better" };
             self.move_to_swarm(now, client, format!("served at {rate}, {required} required: {why}"));
         }
@@ -164,7 +149,7 @@ impl Coordinator {
         ahead * 2 > count
     }
 
-    fn class_of(&self, client: ClientId) -> Option<usize> {
+    fn class_of(&self, client: ClientId) -> Option<ClassIndex> {
         Some(self.contents.get(&self.clients.get(&client)?.content)?.class)
     }
 
@@ -192,4 +177,36 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// Clients of the swarm that get less than required, the slowest first, those that reach nobody before all others. Nobody
+/// while parts of its content have no holder: those parts help more of them.
+fn worst_served(
+    clients: &BTreeMap<ClientId, Client>,
+    contents: &BTreeMap<ContentId, Content>,
+    now: Instant,
+    class: ClassIndex,
+    required: BytesPerSecond,
+) -> Vec<ClientId> {
+    ranked(clients, contents, class, |swarm, _, client| {
+        let suffers = client.mode == Mode::PeerToPeer && client.rate < required && swarm.parts_without_holder() == 0;
+        let settled = now.since(client.joined_at) >= SETTLED_AFTER;
+        (suffers && settled).then_some((client.alone_since.is_none(), client.rate))
+    })
+}
+
+/// Clients of a class that are not complete, by what is said of each; those of which nothing is said are left out.
+fn ranked<K: Ord>(
+    clients: &BTreeMap<ClientId, Client>,
+    contents: &BTreeMap<ContentId, Content>,
+    class: ClassIndex,
+    key: impl Fn(&Content, ClientId, &Client) -> Option<K>,
+) -> Vec<ClientId> {
+    let of_class = clients.iter().filter(|(_, client)| !client.complete).filter_map(|(id, client)| {
+        let swarm = contents.get(&client.content).filter(|swarm| swarm.class == class)?;
+        Some((key(swarm, *id, client)?, *id))
+    });
+    let mut all: Vec<(K, ClientId)> = of_class.collect();
+    all.sort_unstable();
+    all.into_iter().map(|(_, id)| id).collect()
 }

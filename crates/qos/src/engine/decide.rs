@@ -77,8 +77,10 @@ impl Engine {
 
     /// How many clients should change their mode now, of so many that are served directly; to be asked several times a second.
     ///
+    /// `waiting` is asked only if there is room: how many of the swarm would rather be served directly.
+    ///
     /// Only under [`DirectClients::Auto`]: a fixed number is about newcomers.
-    pub fn moves(&mut self, now: Instant, direct_clients: u32) -> Moves {
+    pub fn moves(&mut self, now: Instant, direct_clients: u32, waiting: impl FnOnce() -> u32) -> Moves {
         let now = self.clock.answer(now);
         self.direct_clients = direct_clients;
         self.refresh(now);
@@ -86,11 +88,17 @@ impl Engine {
             return Moves::default();
         }
         let allowed = self.allowed;
-        let moves = self.mover.moves(now, direct_clients, allowed);
+        let moves = self.mover.moves(now, direct_clients, allowed, waiting);
         if moves != Moves::default() {
             self.log.push(now, Decision::Moved { moves, direct_clients, allowed });
         }
         moves
+    }
+
+    /// The caller sent a direct client to the swarm for want of service: the room that it leaves calls nobody back.
+    pub fn left(&mut self, now: Instant) {
+        let now = self.clock.answer(now);
+        self.mover.left(now);
     }
 
     /// Brings everything that moves up to date, and tells what did.

@@ -282,7 +282,7 @@ fn thresholds_per_connection_and_for_rescue() {
 #[test]
 fn events_tell_how_the_number_moved() {
     let mut engine = served(50, 80, |_| ());
-    let Moves { to_swarm, .. } = engine.moves(at(9_750), 91);
+    let Moves { to_swarm, .. } = engine.moves(at(9_750), 91, || 0);
     assert_eq!(to_swarm, 1, "the first at once, the others by and by");
     let story: Vec<String> = engine.events().map(ToString::to_string).collect();
     assert_eq!(

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod quality;
+
 use ed25519_dalek::SigningKey;
 use hybrid_coordinator::{ClientId, Config, Coordinator, EgressPolicy, Input, Output, PartVerdict, TicketIssuer};
 use hybrid_manifest::{ContentId, PartLen, PartNumber};
@@ -67,9 +69,9 @@ impl Story {
 
     fn with(direct: u32, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
-        change(&mut config);
-        config.addresses = AddressPolicy::allowing(["10.0.0.0/8".parse().unwrap()]);
         config.qos.direct_clients = DirectClients::Fixed(direct);
+        config.addresses = AddressPolicy::allowing(["10.0.0.0/8".parse().unwrap()]);
+        change(&mut config);
         let issuer = TicketIssuer { key: SigningKey::from_bytes(&[4; 32]), network_secret: [1; 32] };
         let now = Instant::from_micros(1);
         let coordinator = Coordinator::new(config, issuer, now, UnixTime::from_secs(1_790_000_000)).unwrap();
