@@ -3,6 +3,7 @@
 //! Every wait polls with a deadline; ports are chosen by the system; a failure shows what the programs printed.
 
 pub mod badpeer;
+pub mod link;
 mod process;
 
 pub use process::{PeerProcess, ServerProcess, peer_command, run_to_end, server_command};

@@ -1,5 +1,6 @@
 //! The programs as processes.
 
+use crate::link::Link;
 use crate::{binaries, poll};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -108,7 +109,7 @@ impl Drop for Running {
 pub struct ServerProcess {
     running: Running,
     address: String,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl ServerProcess {
@@ -117,12 +118,25 @@ impl ServerProcess {
     /// # Panics
     /// When it does not come to serve.
     pub fn start(folder: &Path, arguments: &[&str]) -> Self {
+        let arguments: Vec<&str> = ["--allow-peers", LOOPBACK].iter().chain(arguments).copied().collect();
+        Self::start_as(folder, "127.0.0.1:0", &arguments, |command| command)
+    }
+
+    /// Starts one on the server's side of a link.
+    ///
+    /// # Panics
+    /// When it does not come to serve.
+    pub fn start_in(link: &Link, folder: &Path, listen: &str, arguments: &[&str]) -> Self {
+        Self::start_as(folder, listen, arguments, |command| link.server(&command))
+    }
+
+    fn start_as(folder: &Path, listen: &str, arguments: &[&str], wrap: impl FnOnce(Command) -> Command) -> Self {
         let state = tempfile::tempdir().expect("a temporary folder");
         let folder = folder.to_str().expect("a plain path");
         let state_path = state.path().to_str().expect("a plain path");
-        let mut command = server_command(&["serve", folder, "--listen", "127.0.0.1:0", "--state", state_path]);
-        command.args(["--allow-peers", LOOPBACK]).args(arguments);
-        let mut running = Running::start("hybrid-server".to_owned(), command);
+        let mut command = server_command(&["serve", folder, "--listen", listen, "--state", state_path]);
+        command.args(arguments);
+        let mut running = Running::start("hybrid-server".to_owned(), wrap(command));
         let address = poll("the server to listen", || {
             if running.ended().is_some() {
                 panic!("the server ended; {}", running.said());
@@ -130,7 +144,18 @@ impl ServerProcess {
             let line = running.stdout.all().into_iter().find(|line| line.contains("listening on "))?;
             line.split_whitespace().last().map(ToOwned::to_owned)
         });
-        Self { running, address, _state: state }
+        Self { running, address, state }
+    }
+
+    /// What `hybrid-server explain` says of a content.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn explain(&self, content: &str) -> String {
+        let state = self.state.path().to_str().expect("a plain path");
+        let output = run_to_end(server_command(&["explain", content, "--state", state]));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it speaks UTF-8")
     }
 
     /// The URL of a content.
@@ -160,11 +185,27 @@ pub struct PeerProcess {
 impl PeerProcess {
     /// Starts one with a cache and an output file of its own in `folder`.
     pub fn start(name: &str, url: &str, folder: &Path, arguments: &[&str]) -> Self {
+        let arguments: Vec<&str> = ["--allow-peers", LOOPBACK].iter().chain(arguments).copied().collect();
+        Self::start_as(name, url, folder, &arguments, |command| command)
+    }
+
+    /// Starts one on the clients' side of a link.
+    pub fn start_in(link: &Link, name: &str, url: &str, folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_as(name, url, folder, arguments, |command| link.client(&command))
+    }
+
+    fn start_as(
+        name: &str,
+        url: &str,
+        folder: &Path,
+        arguments: &[&str],
+        wrap: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let output = folder.join(format!("{name}.out"));
         let cache = folder.join(format!("{name}.cache"));
-        let mut command = peer_command(&["get", url, "--json", "--allow-peers", LOOPBACK]);
+        let mut command = peer_command(&["get", url, "--json"]);
         command.arg("-o").arg(&output).arg("--cache").arg(&cache).args(arguments);
-        Self { running: Running::start(name.to_owned(), command), output }
+        Self { running: Running::start(name.to_owned(), wrap(command)), output }
     }
 
     /// The file that it writes.

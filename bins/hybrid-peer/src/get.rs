@@ -44,7 +44,7 @@ async fn begin(args: args::Get) -> Result<(Peer, Run), Failure> {
     };
     let report = Report::new(args.json, download.manifest());
     let port = peer.local_addr().ok().map(|address| address.port());
-    report.started(download.manifest(), download.recovery().recovered, port)?;
+    report.started(download.manifest(), peer.peer_id(), download.recovery().recovered, port)?;
     if let Some(why) = download.manifest_from_cache() {
         report.without_server(why)?;
     }

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::print_line;
 use hybrid_manifest::Manifest;
-use hybrid_peer::{DownloadEvent, Mode, Progress, Source};
+use hybrid_peer::{DownloadEvent, Mode, PeerId, Progress, Source};
 use hybrid_units::BytesPerSecond;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
@@ -61,6 +61,7 @@ impl Report {
     pub(crate) fn started(
         &self,
         manifest: &Manifest,
+        peer: PeerId,
         recovered_parts: u32,
         listen: Option<u16>,
     ) -> Result<(), Failure> {
@@ -68,7 +69,7 @@ impl Report {
         let fields = json!({
             "content": manifest.content().to_string(), "name": manifest.name(), "total_bytes": layout.total_len(),
             "parts_total": layout.part_count(), "part_bytes": layout.part_len().as_u32(),
-            "recovered_parts": recovered_parts, "udp_port": listen,
+            "peer": peer.to_string(), "recovered_parts": recovered_parts, "udp_port": listen,
         });
         self.say("start", fields, || {
             let kept = if recovered_parts > 0 { format!(", {recovered_parts} in the cache") } else { String::new() };

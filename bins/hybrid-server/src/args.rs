@@ -19,6 +19,9 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Serve the files beneath a folder
     Serve(Serve),
+    /// Ask a running server why it serves whom and how
+    #[cfg(unix)]
+    Explain(Explain),
     /// Show what a file becomes: its id (as b3sum prints it), its part length and parts
     Prepare(Prepare),
 }
@@ -33,8 +36,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<SocketAddr>,
 
-    /// How many clients are served directly before newcomers go to the swarm: a number, or auto, which follows the server's
-    /// load and what clients report [default: auto]
+    /// How many clients of each class of contents are served directly before newcomers go to the swarm: a number, or auto,
+    /// which follows the server's load and what clients report [default: auto]
     #[arg(long, value_name = "N|auto")]
     pub(crate) direct_clients: Option<Direct>,
 
@@ -75,6 +78,25 @@ pub(crate) struct Serve {
     /// Check the settings and what they name, and end
     #[arg(long)]
     pub(crate) check_config: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// A content, by its path or its id; all of them in short if none is named
+    #[arg(value_name = "CONTENT", conflicts_with = "client")]
+    pub(crate) content: Option<String>,
+
+    /// A client instead, by the first digits of its id, which it shows as `peer` when it starts
+    #[arg(long, value_name = "ID")]
+    pub(crate) client: Option<String>,
+
+    /// One JSON object on one line instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The server's state folder [default: hybrid-server in the user's state folder]
+    #[arg(long, value_name = "DIR", env = "HYBRID_SERVER_STATE")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

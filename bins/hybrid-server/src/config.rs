@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use hybrid_origin::Prefix;
 use hybrid_units::{ByteCount, BytesPerSecond, parse_duration};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 use std::net::SocketAddr;
@@ -29,6 +30,30 @@ pub(crate) struct File {
     pub(crate) cache: Option<Parsed<ByteCount>>,
     pub(crate) tls: Option<Tls>,
     pub(crate) thresholds: Thresholds,
+    pub(crate) classes: BTreeMap<String, Class>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// What a class of contents has of its own; the rest is as it is without classes.
+#[derive(Debug, Default, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Class {
+    pub(crate) direct_clients: Option<DirectValue>,
+    pub(crate) egress_policy: Option<Parsed<Egress>>,
+    pub(crate) required_rate: Option<Parsed<BytesPerSecond>>,
+    pub(crate) start_up: Option<Parsed<Time>>,
+    pub(crate) pauses_per_minute: Option<f64>,
+    pub(crate) control_share: Option<f64>,
+    pub(crate) part_length: Option<Parsed<ByteCount>>,
+}
+
+/// Which contents are of a class: all that is given must fit.
+#[derive(Debug, PartialEq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rule {
+    pub(crate) media_type: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) class: String,
 }
 
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
@@ -48,6 +73,9 @@ pub(crate) struct Thresholds {
     pub(crate) leave_after: Option<Parsed<Time>>,
     pub(crate) dwell: Option<Parsed<Time>>,
     pub(crate) required_rate: Option<Parsed<BytesPerSecond>>,
+    pub(crate) start_up: Option<Parsed<Time>>,
+    pub(crate) pauses_per_minute: Option<f64>,
+    pub(crate) control_share: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
@@ -158,11 +186,17 @@ mod tests {
                     direct_clients = 100\negress_limit = \"100M\"\nallow_peers = [\"10.0.0.0/8\"]\ncache = \"1GiB\"\n\
                     [tls]\ncert = \"a\"\nkey = \"b\"\nself_signed = false\n\
                     [thresholds]\negress = { low = 0.6, high = 0.9 }\ncpu = { low = 0.5, high = 0.8 }\n\
-                    enter_after = \"5s\"\nleave_after = \"1m\"\ndwell = \"30s\"\nrequired_rate = \"1MB/s\"\n";
+                    enter_after = \"5s\"\nleave_after = \"1m\"\ndwell = \"30s\"\nrequired_rate = \"1MB/s\"\n\
+                    start_up = \"2s\"\npauses_per_minute = 0.5\ncontrol_share = 0.05\n\
+                    [classes.films]\ndirect_clients = \"auto\"\negress_policy = \"thrifty\"\nrequired_rate = \"8M\"\n\
+                    start_up = \"1s\"\npauses_per_minute = 0.2\ncontrol_share = 0.1\npart_length = \"256KiB\"\n\
+                    [[rules]]\nmedia_type = \"video/*\"\npath = \"/films/**\"\nclass = \"films\"\n";
         let file = File::parse(text).unwrap();
         assert_eq!(file.listen.len(), 2);
         assert_eq!(file.direct_clients, Some(DirectValue(Direct::Fixed(100))));
         assert_eq!(file.thresholds.leave_after, Some(Parsed(Time(Duration::from_secs(60)))));
+        assert_eq!(file.rules[0].class, "films");
+        assert_eq!(file.classes["films"].part_length, Some(Parsed(ByteCount::new(262_144))));
         assert_eq!(File::parse("").unwrap(), File::default());
         assert_eq!(File::parse("direct_clients = \"auto\"").unwrap().direct_clients, Some(DirectValue(Direct::Auto)));
     }
@@ -183,6 +217,8 @@ mod tests {
             ("direct_clients = 1.5", 1, 18, "expected \"auto\" or a number"),
             ("[thresholds]\ndwell = \"-5s\"", 2, 9, "is not a duration"),
             ("[thresholds]\ncpu = { low = 0.5 }", 2, 7, "missing field `high`"),
+            ("[classes.a]\nspeed = 1", 2, 1, "unknown field `speed`"),
+            ("[[rules]]\npath = \"x\"", 1, 1, "missing field `class`"),
             ("folder \"x\"", 1, 8, ""),
             ("folder = \"x", 1, 12, ""),
             ("\0", 1, 2, ""),

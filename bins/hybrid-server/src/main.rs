@@ -2,10 +2,14 @@
 
 mod args;
 mod config;
+#[cfg(unix)]
+mod explain;
 mod failure;
 mod prepare;
 mod serve;
 mod settings;
+#[cfg(unix)]
+mod status;
 
 use args::{Args, Command};
 use clap::Parser;
@@ -21,6 +25,8 @@ fn main() -> ExitCode {
     start_log();
     let done = match args.command {
         Command::Serve(serve) => serve::run(serve),
+        #[cfg(unix)]
+        Command::Explain(explain) => explain::run(&explain),
         Command::Prepare(prepare) => prepare::run(&prepare),
     };
     match done {

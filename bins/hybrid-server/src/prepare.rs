@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::print_line;
 use crate::settings::default_state;
 use hybrid_manifest::{ContentId, Manifest, ManifestSpec, Prepared, SignedManifest};
-use hybrid_origin::{StateFolder, prepare_file};
+use hybrid_origin::{Classes, StateFolder, media_type, prepare_file};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,9 @@ fn prepare(path: &Path) -> Result<Prepared, Failure> {
         return Err(Failure::file(format!("{name} is a pipe, socket or device")).hint("name a file"));
     }
     let file = File::open(path).map_err(unreadable)?;
-    prepare_file(&file).map_err(|error| Failure::file(format!("{name}: {error}")))
+    // As the server cuts it, unless the settings say otherwise.
+    let parts = Classes::default().choose(&media_type(path), &format!("/{}", path.display())).parts;
+    prepare_file(&file, parts).map_err(|error| Failure::file(format!("{name}: {error}")))
 }
 
 fn content_id(prepared: &Prepared) -> ContentId {

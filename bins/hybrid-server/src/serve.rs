@@ -69,6 +69,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             std::process::exit(INTERRUPTED);
         });
     };
+    #[cfg(unix)]
+    match crate::status::listen(state.path()) {
+        Ok(listener) => drop(tokio::spawn(crate::status::answer_all(listener, origin.clone()))),
+        Err(error) => tracing::warn!(%error, "`hybrid-server explain` will get no answer"),
+    }
     let summary = origin.serve(listeners, config, shutdown).await;
     let summary = summary.map_err(|error| Failure::network(error.to_string()))?;
     tracing::info!(

@@ -1,9 +1,10 @@
 //! What the server is to do: the settings file, overridden by the flags, checked as a whole.
 
 use crate::args::{Direct, Egress, Serve};
-use crate::config::{File, Marks, Parsed};
+use crate::config::{self, File, Marks, Parsed};
 use crate::failure::Failure;
-use hybrid_origin::{AddressPolicy, Config, DirectClients, EgressPolicy, Prefix};
+use hybrid_origin::{AddressPolicy, Class, ClassConfig, Config, DirectClients, EgressPolicy, PartPolicy, Prefix, Rule};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -92,6 +93,10 @@ impl Settings {
         qos.leave_after = thresholds.leave_after.map_or(qos.leave_after, |time| time.0.0);
         qos.dwell = thresholds.dwell.map_or(qos.dwell, |time| time.0.0);
         qos.required_rate = thresholds.required_rate.map_or(qos.required_rate, |rate| rate.0);
+        qos.start_up = thresholds.start_up.map_or(qos.start_up, |time| time.0.0);
+        qos.stalls_per_minute = thresholds.pauses_per_minute.unwrap_or(qos.stalls_per_minute);
+        qos.control_share = thresholds.control_share.unwrap_or(qos.control_share);
+        put_classes(&mut origin, file.classes, file.rules)?;
         Ok(Self { folder, listen, state, tls, origin })
     }
 
@@ -107,6 +112,59 @@ impl Settings {
             _ => Ok(()),
         }
     }
+}
+
+/// Classes with what the file says of them, over what holds for all; the file's rules come before those by media type.
+fn put_classes(
+    origin: &mut Config,
+    settings: BTreeMap<String, config::Class>,
+    rules: Vec<config::Rule>,
+) -> Result<(), Failure> {
+    let base = origin.coordinator.qos.clone();
+    for ClassConfig { class, .. } in &mut origin.classes {
+        let own = std::mem::replace(&mut class.thresholds, base.clone());
+        class.thresholds.required_rate = own.required_rate;
+        class.thresholds.start_up = own.start_up;
+        class.thresholds.stalls_per_minute = own.stalls_per_minute;
+    }
+    for (name, setting) in settings {
+        if name == "file" {
+            let hint = "its settings are those without a class: direct_clients, egress_policy and [thresholds]";
+            return Err(Failure::config("classes.file: 'file' is what contents are that no rule fits").hint(hint));
+        }
+        if !origin.classes.iter().any(|known| known.class.name == name) {
+            let mut class = Class::new(name.clone());
+            class.thresholds = base.clone();
+            origin.classes.push(class.into());
+        }
+        let Some(class) = origin.classes.iter_mut().find(|known| known.class.name == name) else { continue };
+        let qos = &mut class.class.thresholds;
+        match setting.direct_clients.map(|direct| direct.0) {
+            Some(Direct::Fixed(count)) => qos.direct_clients = DirectClients::Fixed(count),
+            Some(Direct::Auto) => qos.direct_clients = DirectClients::Auto,
+            None => {}
+        }
+        qos.required_rate = setting.required_rate.map_or(qos.required_rate, |rate| rate.0);
+        qos.start_up = setting.start_up.map_or(qos.start_up, |time| time.0.0);
+        qos.stalls_per_minute = setting.pauses_per_minute.unwrap_or(qos.stalls_per_minute);
+        qos.control_share = setting.control_share.unwrap_or(qos.control_share);
+        if let Some(Parsed(length)) = setting.part_length {
+            // A length that is no u32 is refused as any other that is none.
+            class.class.parts = PartPolicy::Fixed { bytes: u32::try_from(length.as_u64()).unwrap_or(u32::MAX) };
+        }
+        class.egress_policy = setting.egress_policy.map(|policy| match policy.0 {
+            Egress::Fast => EgressPolicy::Fast,
+            Egress::Thrifty => EgressPolicy::Thrifty,
+        });
+    }
+    let own = rules.into_iter().map(|rule| {
+        let mut own = Rule::path("**", rule.class);
+        (own.media_type, own.path) = (rule.media_type, rule.path);
+        own
+    });
+    let own: Vec<Rule> = own.collect();
+    origin.rules.splice(0..0, own);
+    Ok(())
 }
 
 /// The first of several lists that says anything.
@@ -188,6 +246,28 @@ mod tests {
         assert_eq!(overridden.origin.coordinator.qos.direct_clients, DirectClients::Auto);
         assert_eq!(overridden.origin.coordinator.egress_policy, EgressPolicy::Fast);
         assert_eq!(overridden.origin.egress_limit, Some(BytesPerSecond::new(2_000_000)));
+    }
+
+    #[test]
+    fn classes_have_their_own_settings_and_those_of_all() {
+        let file = "direct_clients = 3\n[thresholds]\ndwell = \"1s\"\n[classes.vod]\nrequired_rate = \"16M\"\n\
+                    [classes.games]\ndirect_clients = \"auto\"\negress_policy = \"thrifty\"\npart_length = \"1MiB\"\n\
+                    [[rules]]\npath = \"/games/**\"\nclass = \"games\"";
+        let origin = merge("dir", file).unwrap().origin;
+        let class = |name: &str| origin.classes.iter().find(|known| known.class.name == name).unwrap().clone();
+        let (vod, games) = (class("vod"), class("games"));
+        assert_eq!(vod.class.thresholds.required_rate, BytesPerSecond::new(2_000_000));
+        assert_eq!(vod.class.thresholds.direct_clients, DirectClients::Fixed(3));
+        assert_eq!((vod.class.thresholds.dwell.as_secs(), vod.egress_policy), (1, None));
+        assert_eq!(games.class.thresholds.direct_clients, DirectClients::Auto);
+        assert_eq!(
+            (games.class.parts, games.egress_policy),
+            (PartPolicy::Fixed { bytes: 1 << 20 }, Some(EgressPolicy::Thrifty))
+        );
+        assert_eq!(class("page").class.thresholds.start_up.as_millis(), 500);
+        assert_eq!((origin.rules[0].class.as_str(), origin.rules[0].path.as_deref()), ("games", Some("/games/**")));
+        assert!(origin.rules.len() > 1, "those by media type follow");
+        assert!(merge("dir", "[classes.file]").unwrap_err().message.contains("no rule fits"));
     }
 
     #[test]

@@ -111,6 +111,41 @@ fn serves_a_folder_until_it_is_told_to_stop() {
 }
 
 #[test]
+fn a_running_server_explains_itself() {
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(folder.path().join("film.mp4"), "moving pictures").unwrap();
+    let explain = |rest: &[&str]| {
+        let mut arguments = vec!["explain", "--state", text(state.path())];
+        arguments.extend(rest);
+        run(&arguments)
+    };
+    let said = |output: &Output| String::from_utf8(output.stdout.clone()).unwrap();
+    let alone = explain(&[]);
+    assert_eq!(alone.status.code(), Some(4), "{alone:?}");
+    assert!(String::from_utf8_lossy(&alone.stderr).contains("hybrid-server serve"), "{alone:?}");
+
+    let arguments = ["serve", text(folder.path()), "--listen", "127.0.0.1:0", "--state", text(state.path())];
+    for _ in 0..2 {
+        let mut server = serve(&arguments);
+        assert!(get(&server.address, "/film.mp4").ends_with("moving pictures"));
+        assert_eq!(said(&explain(&[])).lines().next(), Some("film.mp4: 0 direct, 0 in the swarm, 0 of them complete"));
+        let content = said(&explain(&["film.mp4"]));
+        assert!(content.contains("class vod: 0 direct"), "{content}");
+        let answer: serde_json::Value = serde_json::from_str(&said(&explain(&["/film.mp4", "--json"]))).unwrap();
+        assert_eq!(answer["class"], "vod");
+        for (unknown, words) in [(&["other"][..], "no content 'other'"), (&["--client", "00"], "a client '00'")] {
+            let output = explain(unknown);
+            assert_eq!(output.status.code(), Some(6), "{output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains(words), "{output:?}");
+        }
+        // A socket that a killed server left behind is no obstacle to the next one.
+        server.child.kill().unwrap();
+        server.child.wait().unwrap();
+        assert!(state.path().join("status.sock").exists());
+    }
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     std::fs::write(folder.path().join("big"), vec![7; 50_000_000]).unwrap();

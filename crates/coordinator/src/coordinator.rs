@@ -10,9 +10,9 @@ mod status;
 pub use status::{ClientStatus, ContentStatus};
 
 use crate::content::{Content, Place};
-use crate::counted::Counted;
 use crate::history::History;
 use crate::quality::Quality;
+use crate::service::Service;
 use crate::{ClientId, Config, ContentStats, EgressPolicy, Event, Input, Output, PartVerdict};
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartNumber, SigningKey};
@@ -133,10 +133,8 @@ struct Client {
     /// Pauses that it told of.
     stalls: u32,
     start_up: Option<Duration>,
-    /// What the server sent it.
-    counted: Counted,
-    /// A part that it was sent has not been reported in time, so what was counted since the last report is too little.
-    miscounted: bool,
+    /// How it is served in its mode.
+    service: Service,
     /// What the server adds to what peers give, while it plays something.
     top_up: Option<TopUp>,
     /// The time between parts with which the server makes up what its peers do not give.
@@ -361,8 +359,7 @@ impl Coordinator {
             downloaded: 0,
             stalls: 0,
             start_up: None,
-            counted: Counted::new(now),
-            miscounted: false,
+            service: Service::new(now),
             top_up: plays.then(|| TopUp::new(required)),
             top_up_interval: None,
             limits: PeerLimits { connections_max: 0, uploads_max: 0 },
@@ -477,7 +474,7 @@ impl Coordinator {
                 hungry.insert(*id);
                 let Some(client) = clients.get_mut(&client) else { continue };
                 client.lapsed = client.lapsed.saturating_add(1);
-                client.miscounted = true;
+                client.service.miscounted();
                 // A reader that has stopped no longer holds a place among the pushes.
                 if client.pushing.remove(&number) {
                     *pushes -= 1;

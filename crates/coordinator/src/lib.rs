@@ -20,10 +20,10 @@
 mod config;
 mod content;
 mod coordinator;
-mod counted;
 mod history;
 mod io;
 mod quality;
+mod service;
 
 pub use config::{ClassConfig, Config, EgressPolicy};
 pub use coordinator::{ClientStatus, ContentStatus, Coordinator, TicketIssuer};

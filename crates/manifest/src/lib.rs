@@ -95,7 +95,7 @@ pub use manifest::{
 pub use name::{MAX_NAME_LEN, NameError, NameRule, check_name, folded_name};
 pub use part::{MAX_PARTS, PartLen, PartNumber, PartRange};
 pub use part_ids::{PartIds, ProofError};
-pub use policy::{Kind, part_len};
+pub use policy::{Kind, part_len, part_len_between};
 pub use proof::{HashProof, ProofDecodeError};
 pub use signed::{SignedManifest, Trust, server_key};
 pub use tree::{PartHasher, part_id};

@@ -40,7 +40,7 @@ impl fmt::Display for Kind {
 const STATIC_PARTS_TARGET: u64 = 1_024;
 
 const STATIC_MIN: u32 = 64 << 10;
-const STATIC_USUAL_MAX: u32 = 1 << 20;
+const STATIC_MAX: u32 = 1 << 20;
 const MEDIA_SHORT: u32 = 128 << 10;
 const MEDIA_LONG: u32 = 256 << 10;
 
@@ -55,16 +55,23 @@ const MEDIA_LONG: u32 = 256 << 10;
 /// It never fails: what is too long at 16 MiB a part, [`crate::Layout::new`] refuses.
 pub fn part_len(kind: Kind, total_len: u64, media_rate: Option<BytesPerSecond>) -> PartLen {
     let bytes = match kind {
-        Kind::Static => static_part_len(total_len),
+        Kind::Static => static_part_len(STATIC_MIN, STATIC_MAX, total_len),
         Kind::Streaming | Kind::Live => media_part_len(media_rate),
     };
     PartLen::new(bytes).unwrap_or(PartLen::MAX)
 }
 
-fn static_part_len(total_len: u64) -> u32 {
+/// The part length for a file of `total_len` bytes, between two lengths: the smallest that gives at most 1,024 parts.
+///
+/// It goes beyond `longest` only where [`crate::MAX_PARTS`] forces it to.
+pub fn part_len_between(shortest: PartLen, longest: PartLen, total_len: u64) -> PartLen {
+    PartLen::new(static_part_len(shortest.as_u32(), longest.as_u32(), total_len)).unwrap_or(PartLen::MAX)
+}
+
+fn static_part_len(shortest: u32, longest: u32, total_len: u64) -> u32 {
     let fits = |bytes: u32, parts: u64| total_len.div_ceil(u64::from(bytes)) <= parts;
-    let mut bytes = STATIC_MIN;
-    while bytes < STATIC_USUAL_MAX && !fits(bytes, STATIC_PARTS_TARGET) {
+    let mut bytes = shortest;
+    while bytes < longest && !fits(bytes, STATIC_PARTS_TARGET) {
         bytes *= 2;
     }
     while bytes < PartLen::MAX.as_u32() && !fits(bytes, u64::from(crate::MAX_PARTS)) {
@@ -104,6 +111,17 @@ mod tests {
             (u64::MAX, 16_384),
         ] {
             assert_eq!(part_len(Kind::Static, total, None).as_u32(), kib * 1_024, "{total} bytes");
+        }
+    }
+
+    #[test]
+    fn between_two_lengths() {
+        let len = |bytes| PartLen::new(bytes).expect("an allowed length");
+        for (shortest, longest, total, kib) in
+            [(64, 64, 1 << 30, 64), (64, 256, 1 << 30, 256), (128, 1_024, 1, 128), (64, 64, 1 << 44, 16_384)]
+        {
+            let found = part_len_between(len(shortest << 10), len(longest << 10), total);
+            assert_eq!(found.as_u32(), kib << 10, "{shortest} to {longest} KiB, {total} bytes");
         }
     }
 

@@ -12,10 +12,11 @@ use hybrid_manifest::{
     ContentId, Manifest, ManifestError, ManifestSpec, PartIds, PartNumber, Prepared, ProofError, SignedManifest,
     SigningKey, check_name, server_key,
 };
+use hybrid_qos::Classes;
 use hybrid_server_transport::{ContentPath, SiteError};
 use hybrid_units::{ByteCount, Duration};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -37,6 +38,7 @@ pub(crate) struct Content {
     file: PathBuf,
     stamp: Stamp,
     media_type: String,
+    class: String,
     signed: SignedManifest,
     ids: PartIds,
     /// A read found other bytes than the hashes say.
@@ -80,6 +82,7 @@ impl Content {
 pub(crate) struct Catalogue {
     folder: Folder,
     key: SigningKey,
+    classes: Classes,
     inline_hashes_below: ByteCount,
     contents_max: usize,
     wait: Duration,
@@ -131,10 +134,17 @@ const WRITTEN_RETRY: Duration = Duration::from_secs(2);
 const LONG_RETRY: Duration = Duration::from_secs(5);
 
 impl Catalogue {
-    pub(crate) fn new(folder: Folder, key: SigningKey, config: &crate::Config, driver: Arc<Driver>) -> Self {
+    pub(crate) fn new(
+        folder: Folder,
+        key: SigningKey,
+        classes: Classes,
+        config: &crate::Config,
+        driver: Arc<Driver>,
+    ) -> Self {
         Self {
             folder,
             key,
+            classes,
             inline_hashes_below: config.inline_hashes_below,
             contents_max: config.coordinator.contents_max,
             wait: config.preparation_wait,
@@ -244,7 +254,9 @@ impl Catalogue {
             return Err(written);
         }
         let start = std::time::Instant::now();
-        let prepared = match prepare_file(&open) {
+        let media_type = media_type(path.file_name().as_ref());
+        let class = self.classes.choose(&media_type, &format!("/{path}"));
+        let prepared = match prepare_file(&open, class.parts) {
             Ok(prepared) => prepared,
             Err(PrepareFileError::Changed) => return Err(written),
             Err(error) => {
@@ -252,7 +264,6 @@ impl Catalogue {
                 return Err(SiteError::Failed);
             }
         };
-        let media_type = media_type(&path);
         let signed = self.sign(&path, &media_type, &prepared).map_err(|error| {
             tracing::warn!(%path, %error, "a file has no manifest");
             SiteError::Failed
@@ -274,6 +285,7 @@ impl Catalogue {
             file,
             stamp,
             media_type,
+            class: class.name.clone(),
             signed,
             ids,
             stale: AtomicBool::default(),
@@ -312,7 +324,7 @@ impl Catalogue {
                         content: content.id(),
                         part_count: content.part_count(),
                         part_len: content.ids.layout().part_len(),
-                        class: None,
+                        class: Some(content.class.clone()),
                     });
                 }
                 slots.by_path.insert(path, Slot::Ready(Arc::clone(content)));
@@ -330,6 +342,15 @@ impl Catalogue {
         if let Some(content) = slots.by_path.remove(path).and_then(Slot::into_content) {
             self.release(&mut slots, &content);
         }
+    }
+
+    pub(crate) fn contents(&self) -> Vec<(ContentPath, ContentId)> {
+        let slots = self.slots();
+        let ready = |(path, slot): (&ContentPath, &Slot)| match slot {
+            Slot::Ready(content) => Some((path.clone(), content.id())),
+            Slot::Preparing { before, .. } => Some((path.clone(), before.as_ref()?.id())),
+        };
+        slots.by_path.iter().filter_map(ready).collect()
     }
 
     /// Tells the coordinator that a content is gone, if no other path has its bytes.
@@ -444,8 +465,9 @@ fn tell_unprepared(path: &ContentPath, prepared: Result<Arc<Content>, SiteError>
     }
 }
 
-fn media_type(path: &ContentPath) -> String {
-    let guess = mime_guess::from_path(path.file_name()).first_or_octet_stream();
+/// The media type of a file, by its name.
+pub fn media_type(path: &Path) -> String {
+    let guess = mime_guess::from_path(path).first_or_octet_stream();
     // Text without a declared encoding is guessed at; UTF-8 is what text is today.
     if guess.type_() == mime_guess::mime::TEXT { format!("{guess}; charset=utf-8") } else { guess.to_string() }
 }

@@ -1,6 +1,27 @@
 //! What an origin may be told.
 
+use hybrid_coordinator::EgressPolicy;
+use hybrid_qos::{Class, Rule};
 use hybrid_units::{ByteCount, BytesPerSecond, Duration};
+
+/// The class of contents that no rule fits.
+pub(crate) const FILE: &str = "file";
+
+/// One class of contents.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs, reason = "who makes a class must know all that it has")]
+pub struct ClassConfig {
+    /// Its name, thresholds and part lengths.
+    pub class: Class,
+    /// What the server sends to its swarms; `None` for the coordinator's own policy.
+    pub egress_policy: Option<EgressPolicy>,
+}
+
+impl From<Class> for ClassConfig {
+    fn from(class: Class) -> Self {
+        Self { class, egress_policy: None }
+    }
+}
 
 /// An origin's settings. [`Default`] is for a public server of files.
 #[derive(Clone, Debug)]
@@ -8,6 +29,11 @@ use hybrid_units::{ByteCount, BytesPerSecond, Duration};
 pub struct Config {
     /// The coordinator's settings. Its seed and its limit of egress are set by the origin.
     pub coordinator: hybrid_coordinator::Config,
+    /// Classes of contents beside `file`, which the coordinator's own settings describe. Default: page, vod and live
+    /// ([`hybrid_qos::Class::defaults`]), with the coordinator's egress policy. Their limit of egress is set by the origin.
+    pub classes: Vec<ClassConfig>,
+    /// Which class a content belongs to, by the first rule that fits; `file` if none does. Default: by media type.
+    pub rules: Vec<Rule>,
     /// What is sent in all, over all connections; headers and TLS come on top. Default: no limit.
     pub egress_limit: Option<BytesPerSecond>,
     /// Parts kept in memory. Default 256 MiB: the crowd is at a few contents, and most of it at the same parts.
@@ -30,6 +56,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             coordinator: hybrid_coordinator::Config::default(),
+            classes: Class::defaults().into_iter().filter(|class| class.name != FILE).map(ClassConfig::from).collect(),
+            rules: Rule::defaults(),
             egress_limit: None,
             cache: ByteCount::new(256 << 20),
             inline_hashes_below: ByteCount::new(50_000_000),

@@ -1,12 +1,13 @@
 //! Drives the coordinator: one lock, one timer, and nothing that waits under the lock.
 
 use crate::load::Clock;
-use hybrid_coordinator::{ClientId, ContentStats, Coordinator, Event, Input, Output, PartVerdict};
+use hybrid_coordinator::{ClientId, ClientStatus, ContentStats, ContentStatus, Coordinator, Event, Input, Output};
+use hybrid_coordinator::{PartVerdict, Recorded};
 use hybrid_manifest::{ContentId, PartNumber};
 use hybrid_server_transport::{ControlSender, SendError};
 use hybrid_units::Instant;
-use hybrid_wire::SessionToken;
 use hybrid_wire::control::{Bye, ByeCode, ServerMessage};
+use hybrid_wire::{PeerId, SessionToken};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -139,6 +140,15 @@ impl Driver {
 
     pub(crate) fn stats(&self, content: ContentId) -> Option<ContentStats> {
         self.brain().coordinator.stats(content)
+    }
+
+    pub(crate) fn status(&self, content: ContentId) -> Option<ContentStatus> {
+        self.brain().coordinator.status(content)
+    }
+
+    pub(crate) fn clients(&self, wanted: impl Fn(PeerId) -> bool) -> (Vec<Recorded>, Vec<ClientStatus>) {
+        let brain = self.brain();
+        (brain.coordinator.events_of(&wanted).cloned().collect(), brain.coordinator.clients_of(&wanted))
     }
 
     /// Says good-bye to all clients, and to those that come.

@@ -31,14 +31,17 @@ mod origin;
 mod prepare;
 mod state;
 
-pub use config::Config;
+pub use catalogue::media_type;
+pub use config::{ClassConfig, Config};
 pub use folder::{FileProblem, FolderError};
 pub use hybrid_coordinator::EgressPolicy;
-pub use hybrid_coordinator::{Config as CoordinatorConfig, ContentStats};
-pub use hybrid_qos::DirectClients;
+pub use hybrid_coordinator::{ClientStatus, Config as CoordinatorConfig, ContentStats, ContentStatus, Event, Recorded};
+pub use hybrid_manifest::ContentId;
+pub use hybrid_qos::{Class, ClassError, Classes, DirectClients, PartPolicy, Rule};
 pub use hybrid_server_transport::{
     ClientAddress, ContentPath, Fingerprint, ServeSummary, ServerConfig, Service, TlsIdentity, TlsIdentityError,
 };
+pub use hybrid_wire::PeerId;
 pub use hybrid_wire::address::{AddressPolicy, ParsePrefixError, Prefix};
 pub use origin::{OpenError, Origin};
 pub use prepare::{PrepareFileError, prepare_file};

@@ -2,21 +2,23 @@
 
 use crate::cache::{Form, PartCache};
 use crate::catalogue::{Catalogue, Content};
+use crate::config::FILE;
 use crate::driver::{Driver, Push};
 use crate::folder::{Folder, FolderError};
 use crate::load::{Clock, Egress, Sampler};
 use crate::state::{Identity, StateError};
-use crate::{Config, ContentStats, ServeSummary, ServerConfig, Service};
+use crate::{ClientStatus, Config, ContentStats, ContentStatus, Recorded, ServeSummary, ServerConfig, Service};
 use bytes::Bytes;
 use hybrid_coordinator::{ClientId, Coordinator, Input, TicketIssuer};
 use hybrid_manifest::{ContentId, HashProof, PartNumber, PartRange, ServerKey};
+use hybrid_qos::{Class, Classes};
 use hybrid_server_transport::{
     ChannelError, ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartBytes, PartHead, PartVerdict,
     Sealer, Site, SiteError, serve,
 };
-use hybrid_units::{BytesPerSecond, Duration, TokenBucket, UnixTime};
-use hybrid_wire::SessionToken;
+use hybrid_units::{BytesPerSecond, Duration, Instant, TokenBucket, UnixTime};
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage, PartPush, ServerMessage};
+use hybrid_wire::{PeerId, SessionToken};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -47,6 +49,8 @@ struct Inner {
     driver: Arc<Driver>,
     server_key: ServerKey,
     join_limit: Duration,
+    /// The civil time at the clock's zero.
+    opened: SystemTime,
     tasks: Vec<AbortHandle>,
 }
 
@@ -72,6 +76,9 @@ pub enum OpenError {
     /// The thresholds contradict themselves.
     #[error("thresholds: {0}")]
     Thresholds(#[from] hybrid_qos::ConfigError),
+    /// The classes of contents contradict themselves.
+    #[error(transparent)]
+    Classes(#[from] hybrid_qos::ClassError),
     /// There is no randomness for the coordinator's choices.
     #[error(transparent)]
     State(#[from] StateError),
@@ -89,9 +96,28 @@ impl Origin {
     /// When the folder cannot be read or the thresholds contradict themselves.
     pub fn open(root: &Path, identity: Identity, config: Config) -> Result<Self, OpenError> {
         let folder = Folder::open(root)?;
-        let clock = Clock::start();
+        let (clock, opened) = (Clock::start(), SystemTime::now());
         let mut settings = config.coordinator.clone();
-        settings.qos.egress_limit = config.egress_limit;
+        let control_secret = random()?;
+        let mut file = Class::new(FILE);
+        file.thresholds = settings.qos.clone();
+        let all = std::iter::once(file).chain(config.classes.iter().map(|class| class.class.clone()));
+        let all = all.map(|mut class| {
+            class.thresholds.egress_limit = config.egress_limit;
+            class.thresholds.control_secret = control_secret;
+            class
+        });
+        let classes = Classes::new(all.collect(), config.rules.clone(), FILE)?;
+        let policy = |name: &str| config.classes.iter().find(|class| class.class.name == name)?.egress_policy;
+        for class in classes.iter() {
+            let qos = class.thresholds.clone();
+            if class.name == FILE {
+                settings.qos = qos;
+            } else {
+                let egress_policy = policy(&class.name).unwrap_or(settings.egress_policy);
+                settings.classes.push(hybrid_coordinator::ClassConfig { name: class.name.clone(), qos, egress_policy });
+            }
+        }
         settings.seed = match config.seed {
             Some(seed) => seed,
             None => random().map(u64::from_le_bytes)?,
@@ -103,7 +129,7 @@ impl Origin {
         let coordinator = Coordinator::new(settings, issuer, clock.now(), unix_now)?;
         let (driver, pushes) = Driver::new(clock, coordinator);
         let driver = Arc::new(driver);
-        let catalogue = Arc::new(Catalogue::new(folder, identity.key, &config, Arc::clone(&driver)));
+        let catalogue = Arc::new(Catalogue::new(folder, identity.key, classes, &config, Arc::clone(&driver)));
         let cache = PartCache::new(usize::try_from(config.cache.as_u64()).unwrap_or(usize::MAX));
         let egress = Egress::new(clock, config.egress_limit);
         let loads = Semaphore::new(LOADS_MAX);
@@ -117,7 +143,7 @@ impl Origin {
         if config.prepare_at_start {
             tasks.push(tokio::spawn(catalogue.prepare_all()).abort_handle());
         }
-        Ok(Self { inner: Arc::new(Inner { store, driver, server_key, join_limit: config.join_limit, tasks }) })
+        Ok(Self { inner: Arc::new(Inner { store, driver, server_key, join_limit: config.join_limit, opened, tasks }) })
     }
 
     /// The HTTP service, for the root of a host.
@@ -169,6 +195,26 @@ impl Origin {
     /// What a content's swarm looks like; `None` for a content that is not prepared.
     pub fn stats(&self, content: ContentId) -> Option<ContentStats> {
         self.inner.driver.stats(content)
+    }
+
+    /// All that is known of a content's swarm and why; `None` for a content that is not prepared.
+    pub fn status(&self, content: ContentId) -> Option<ContentStatus> {
+        self.inner.driver.status(content)
+    }
+
+    /// What happened to some clients lately, and their state at each content that they are there for now.
+    pub fn clients(&self, wanted: impl Fn(PeerId) -> bool) -> (Vec<Recorded>, Vec<ClientStatus>) {
+        self.inner.driver.clients(wanted)
+    }
+
+    /// The contents that are prepared, by their paths.
+    pub fn contents(&self) -> Vec<(ContentPath, ContentId)> {
+        self.inner.store.catalogue.contents()
+    }
+
+    /// The civil time of an event.
+    pub fn civil_time(&self, at: Instant) -> SystemTime {
+        self.inner.opened + at.since(Instant::ZERO)
     }
 
     /// Bytes of contents, manifests and hashes sent so far.
@@ -416,9 +462,8 @@ fn random<const N: usize>() -> Result<[u8; N], StateError> {
 mod tests {
     use super::*;
     use hybrid_server_transport::client::{ClientConfig, ServerClient, TlsTrust};
-    use hybrid_units::Instant;
     use hybrid_wire::control::{Join, Want};
-    use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, UploadContract};
+    use hybrid_wire::{PROTOCOL_VERSION, PartRanges, UploadContract};
 
     fn join(content: ContentId) -> ClientMessage {
         ClientMessage::Join(Join {
@@ -510,7 +555,7 @@ mod tests {
     }
 
     fn prepare_id(file: &Path) -> ContentId {
-        let prepared = crate::prepare_file(&std::fs::File::open(file).unwrap()).unwrap();
+        let prepared = crate::prepare_file(&std::fs::File::open(file).unwrap(), Class::new(FILE).parts).unwrap();
         ContentId::from_bytes(*prepared.segment_hashes()[0].as_bytes())
     }
 }

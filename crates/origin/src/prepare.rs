@@ -1,6 +1,8 @@
 //! Hashing a file with all processors: any order, constant memory.
 
-use hybrid_manifest::{Kind, Layout, LayoutError, PartHasher, PartId, PartNumber, PrepareError, Prepared, part_len};
+use hybrid_manifest::{Kind, Layout, LayoutError, PartHasher, PartId, PartLen, PartNumber, PrepareError, Prepared};
+use hybrid_manifest::{part_len, part_len_between};
+use hybrid_qos::PartPolicy;
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -30,17 +32,29 @@ impl From<PrepareError> for PrepareFileError {
     }
 }
 
-/// Cuts a static file into parts of the usual length and hashes them, on as many threads as there are processors.
+/// How long the parts of a file are, by a class's policy.
+fn part_length(policy: PartPolicy, length: u64) -> PartLen {
+    let (shortest, longest) = match policy {
+        PartPolicy::Fixed { bytes } => (bytes, bytes),
+        PartPolicy::BySize { min_bytes, max_bytes } => (min_bytes, max_bytes),
+    };
+    // A class with other lengths is refused when the origin is opened.
+    let usual = part_len(Kind::Static, length, None);
+    let lengths = PartLen::new(shortest).zip(PartLen::new(longest));
+    lengths.map_or(usual, |(shortest, longest)| part_len_between(shortest, longest, length))
+}
+
+/// Cuts a static file into parts as its class wants them and hashes them, on as many threads as there are processors.
 ///
 /// Each thread reads parts at their positions through a buffer of its own, so the memory is 128 KiB for each thread,
 /// and 36 bytes for each part. Blocks.
 ///
 /// # Errors
 /// When the file cannot be read, is too long, or changes meanwhile.
-pub fn prepare_file(file: &File) -> Result<Prepared, PrepareFileError> {
+pub fn prepare_file(file: &File, parts: PartPolicy) -> Result<Prepared, PrepareFileError> {
     let before = file.metadata()?;
     let length = before.len();
-    let layout = Layout::new(part_len(Kind::Static, length, None), &[length])?;
+    let layout = Layout::new(part_length(parts, length), &[length])?;
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
     let ids = part_ids(file, &layout, threads)?;
     let after = file.metadata()?;
@@ -126,8 +140,10 @@ pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hybrid_manifest::{Builder, PartLen};
+    use hybrid_manifest::Builder;
     use std::io::Write as _;
+
+    const PARTS: PartPolicy = PartPolicy::BySize { min_bytes: 64 << 10, max_bytes: 1 << 20 };
 
     fn file(length: usize) -> (tempfile::NamedTempFile, Vec<u8>) {
         let bytes: Vec<u8> = (0..length).map(|index| u8::try_from((index * 31 + index / 977) % 251).unwrap()).collect();
@@ -147,7 +163,7 @@ mod tests {
                 let ids = part_ids(file.as_file(), expected.layout(), threads).unwrap();
                 assert_eq!(ids, expected.part_ids(), "{length} bytes on {threads} threads");
             }
-            assert_eq!(prepare_file(file.as_file()).unwrap(), expected, "{length}");
+            assert_eq!(prepare_file(file.as_file(), PARTS).unwrap(), expected, "{length}");
         }
     }
 

@@ -173,9 +173,9 @@ pub struct Classes {
     fallback: usize,
 }
 
-impl Default for Classes {
-    /// The four of [`Class::defaults`]; `file` where no rule fits.
-    fn default() -> Self {
+impl Rule {
+    /// By media type, for the classes of [`Class::defaults`]; what fits none is a `file`.
+    pub fn defaults() -> Vec<Self> {
         let by_type = [
             ("application/vnd.apple.mpegurl", "live"),
             ("application/dash+xml", "live"),
@@ -188,8 +188,14 @@ impl Default for Classes {
             ("application/json", "page"),
             ("application/wasm", "page"),
         ];
-        let rules = by_type.map(|(media_type, class)| Rule::media_type(media_type, class)).to_vec();
-        Self { classes: Class::defaults().to_vec(), rules, fallback: 1 }
+        by_type.map(|(media_type, class)| Self::media_type(media_type, class)).to_vec()
+    }
+}
+
+impl Default for Classes {
+    /// The four of [`Class::defaults`]; `file` where no rule fits.
+    fn default() -> Self {
+        Self { classes: Class::defaults().to_vec(), rules: Rule::defaults(), fallback: 1 }
     }
 }
 

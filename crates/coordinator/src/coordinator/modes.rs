@@ -50,7 +50,7 @@ impl Coordinator {
         record.moved = true;
         record.slow_since = None;
         // What it was served at before says nothing of now.
-        record.counted = Counted::new(now);
+        record.service = Service::new(now);
         self.hungry.insert(record.content);
         let directive = Directive { mode: Some((mode, reasons.clone())), peers, ..Directive::default() };
         self.record(now, client, Event::ModeChanged { client, mode, reasons });

@@ -47,7 +47,6 @@ impl Coordinator {
         let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
         let completed = complete && !record.complete;
         record.complete = complete;
-        record.counted.add(now, counted);
         record.rate = BytesPerSecond::new(report.download_bytes_per_second);
         record.downloaded = record.downloaded.saturating_add(from_server).saturating_add(from_peers);
         record.stalls = record.stalls.saturating_add(report.stalls);
@@ -68,14 +67,16 @@ impl Coordinator {
             complete,
         };
         let engine = &mut self.quality.class_mut(swarm.class).engine;
-        let counted = (!std::mem::take(&mut record.miscounted)).then_some(counted);
-        let believed = if told_of.is_zero() { Ok(()) } else { engine.report(now, record.observed, &service, counted) };
-        let believed = believed.and_then(|()| {
-            if record.mode != Mode::ClientServer || complete {
-                return Ok(());
+        let config = engine.config();
+        let sum = record.service.add(now, &service, counted, swarm.part_len.as_u64(), config.required_rate);
+        let believed = sum.map_or(Ok(()), |(sum, counted)| {
+            engine.report(now, record.observed, &sum, counted)?;
+            let direct = record.mode == Mode::ClientServer && !complete;
+            match counted.filter(|_| direct) {
+                // What the server sent, not what the client says that it got.
+                Some(counted) => engine.client_rate(now, BytesPerSecond::mean(counted, sum.interval)),
+                None => Ok(()),
             }
-            let most = record.counted.rate_most(now, swarm.part_len.as_u64());
-            engine.client_rate(now, record.rate.min(most))
         });
         if let Some(top_up) = &mut record.top_up {
             let rate = top_up.update(now, BytesPerSecond::mean(from_peers, interval), service.buffer);

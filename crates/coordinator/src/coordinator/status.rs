@@ -71,14 +71,14 @@ impl Coordinator {
         })
     }
 
-    /// What happened to one client lately, of whatever content.
-    pub fn events_of(&self, peer: PeerId) -> impl Iterator<Item = &Recorded> {
-        self.history.iter().filter(move |recorded| recorded.peer == peer)
+    /// What happened to some clients lately, of whatever content.
+    pub fn events_of(&self, wanted: impl Fn(PeerId) -> bool) -> impl Iterator<Item = &Recorded> {
+        self.history.iter().filter(move |recorded| wanted(recorded.peer))
     }
 
-    /// A client's state at each content that it is there for now.
-    pub fn clients_of(&self, peer: PeerId) -> Vec<ClientStatus> {
-        let of_peer = self.clients.iter().filter(|(_, client)| client.peer == peer);
+    /// The state of some clients, at each content that they are there for now.
+    pub fn clients_of(&self, wanted: impl Fn(PeerId) -> bool) -> Vec<ClientStatus> {
+        let of_peer = self.clients.iter().filter(|(_, client)| wanted(client.peer));
         let status = |(id, client): (&ClientId, &Client)| {
             let swarm = self.contents.get(&client.content)?;
             Some(ClientStatus {
