@@ -33,10 +33,12 @@ impl Link {
             format!("ip -n {server} link set eth0 up"),
             format!("ip -n {clients} link set eth0 up"),
             format!("ip -n {clients} link set lo up"),
+            // The machine's own choice may be one that keeps sending what the link no longer takes.
+            format!("ip netns exec {server} sysctl -qw net.ipv4.tcp_congestion_control=cubic"),
         ] {
             run(&line)?;
         }
-        link.set_rate(mbit)?;
+        link.shape("add", mbit)?;
         Ok(link)
     }
 
@@ -45,10 +47,14 @@ impl Link {
     /// # Errors
     /// When `tc` refuses.
     pub fn set_rate(&self, mbit: u32) -> Result<(), String> {
-        // A burst of 3 ms and a queue of 60 ms: what a home router holds.
+        self.shape("change", mbit)
+    }
+
+    fn shape(&self, how: &str, mbit: u32) -> Result<(), String> {
+        // A burst of 3 ms, and room for 100 ms.
         let burst = (mbit * 375).max(12_000);
-        let shape = format!("tbf rate {mbit}mbit burst {burst} latency 60ms");
-        run(&format!("tc -n {} qdisc replace dev eth0 root {shape}", self.server)).map(drop)
+        let shape = format!("tbf rate {mbit}mbit burst {burst} latency 100ms");
+        run(&format!("tc -n {} qdisc {how} dev eth0 root handle 1: {shape}", self.server)).map(drop)
     }
 
     /// Runs a command on the server's side.

@@ -65,7 +65,7 @@ fn a_link_that_is_cut_to_half_and_comes_back() {
     let moved = |peers: &[PeerProcess]| peers.iter().filter(|peer| mode(peer) == Some(false)).count();
     poll("two direct clients to join the swarm", || (moved(&peers) >= 2).then_some(()));
     peers.push(join(&link, "late", &url, folder.path()));
-    assert_eq!(mode(&peers[7]), Some(false), "a newcomer goes to the swarm; {}", server.said());
+    assert_eq!(mode(&peers[7]), Some(false), "a newcomer goes to the swarm; {}", server.explain("file.bin"));
 
     link.set_rate(MBIT).expect("the link is ours");
     let back_at = Instant::now();

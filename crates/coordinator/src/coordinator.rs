@@ -11,7 +11,7 @@ pub use status::{ClientStatus, ContentStatus};
 
 use crate::content::{Content, Place};
 use crate::history::History;
-use crate::quality::Quality;
+use crate::quality::{Budget, Quality};
 use crate::service::Service;
 use crate::{ClientId, Config, ContentStats, EgressPolicy, Event, Input, Output, PartVerdict};
 use bytes::Bytes;
@@ -116,8 +116,8 @@ struct Client {
     complete: bool,
     /// Parts that it may fetch over HTTP although it is in the swarm; at most the starters beyond the first.
     granted: BTreeSet<PartNumber>,
-    /// Parts that are being pushed to it.
-    pushing: BTreeSet<PartNumber>,
+    /// Parts that are being pushed to it, and since when.
+    pushing: BTreeMap<PartNumber, Instant>,
     /// Parts in a row that it was sent and did not report.
     lapsed: u8,
     /// Since when it has been served more slowly than required, if it is served directly.
@@ -140,6 +140,8 @@ struct Client {
     /// The time between parts with which the server makes up what its peers do not give.
     top_up_interval: Option<Duration>,
     limits: PeerLimits,
+    /// What it may take while the server is full.
+    paced: Budget,
     rescue_at: Instant,
     /// Since when it has said that it is connected to no peer; `None` while it is.
     alone_since: Option<Instant>,
@@ -252,6 +254,11 @@ impl Coordinator {
                 }
                 self.balance(now);
             }
+            Input::QueueDelay(delay) => {
+                if let Err(error) = self.quality.queue_delay(now, delay) {
+                    self.out.push_back(Output::Event(Event::SampleRefused { why: error.to_string() }));
+                }
+            }
         }
         self.expire(now);
         self.pump(now);
@@ -350,7 +357,7 @@ impl Coordinator {
             reported_at: now,
             complete,
             granted: BTreeSet::new(),
-            pushing: BTreeSet::new(),
+            pushing: BTreeMap::new(),
             lapsed: 0,
             slow_since: None,
             control: control && mode == Mode::ClientServer,
@@ -363,6 +370,7 @@ impl Coordinator {
             top_up: plays.then(|| TopUp::new(required)),
             top_up_interval: None,
             limits: PeerLimits { connections_max: 0, uploads_max: 0 },
+            paced: Budget::default(),
             rescue_at: Instant::ZERO,
             alone_since: Some(now),
             refresh_at: now + REFRESH_INTERVAL,
@@ -476,7 +484,7 @@ impl Coordinator {
                 client.lapsed = client.lapsed.saturating_add(1);
                 client.service.miscounted();
                 // A reader that has stopped no longer holds a place among the pushes.
-                if client.pushing.remove(&number) {
+                if client.pushing.remove(&number).is_some() {
                     *pushes -= 1;
                 }
             }

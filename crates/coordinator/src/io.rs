@@ -68,6 +68,8 @@ pub enum Input {
     },
     /// What the server measured of itself; to be given several times a second.
     Sample(Sample),
+    /// How long bytes waited in the server itself before they were sent, the longest since the last time; beside each sample.
+    QueueDelay(Duration),
 }
 
 /// What the driver must do, or log.

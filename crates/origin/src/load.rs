@@ -25,13 +25,15 @@ pub(crate) struct Egress {
     clock: Clock,
     sent_bytes: AtomicU64,
     bucket: Option<Mutex<TokenBucket>>,
+    /// The longest wait since it was last asked for, in microseconds.
+    delay: AtomicU64,
 }
 
 impl Egress {
     pub(crate) fn new(clock: Clock, limit: Option<BytesPerSecond>) -> Self {
         // What may go at once after a pause: a tenth of a second, which no receiver's queue notices, and at least a small part.
         let bucket = |rate: BytesPerSecond| Mutex::new(TokenBucket::new(rate, (rate.as_u64() / 10).max(64 << 10)));
-        Self { clock, sent_bytes: AtomicU64::new(0), bucket: limit.map(bucket) }
+        Self { clock, sent_bytes: AtomicU64::new(0), bucket: limit.map(bucket), delay: AtomicU64::new(0) }
     }
 
     /// Waits until so many more bytes keep to the limit. Who comes first goes first.
@@ -39,8 +41,14 @@ impl Egress {
         let Some(bucket) = &self.bucket else { return };
         let wait = bucket.lock().unwrap_or_else(PoisonError::into_inner).spend(self.clock.now(), bytes);
         if !wait.is_zero() {
+            self.delay.fetch_max(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// The longest that bytes had to wait since the last call; `None` without a limit, when they wait for the link unseen.
+    pub(crate) fn take_delay(&self) -> Option<Duration> {
+        self.bucket.as_ref().map(|_| Duration::from_micros(self.delay.swap(0, Ordering::Relaxed)))
     }
 
     pub(crate) fn sent(&self, bytes: u64) {

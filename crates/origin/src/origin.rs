@@ -298,6 +298,9 @@ async fn sample_load(store: Arc<Store>, driver: Arc<Driver>) {
     ticks.tick().await;
     loop {
         ticks.tick().await;
+        if let Some(delay) = store.egress.take_delay() {
+            driver.input(Input::QueueDelay(delay));
+        }
         driver.input(Input::Sample(sampler.sample(&store.egress)));
     }
 }

@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// How far a direct client may be ahead of what its connection should get: its requests come in bunches.
+const CONNECTION_AHEAD: Duration = Duration::from_secs(5);
+
+/// How far help may be ahead of its budget.
+const RESCUE_AHEAD: Duration = Duration::from_secs(2);
+
 impl Coordinator {
     /// Whether the server sends a part to whoever shows this secret, or shows none.
     ///
@@ -37,7 +43,18 @@ impl Coordinator {
         if record.content != content {
             return PartVerdict::UnknownSession;
         }
+        let part_len = swarm.part_len.as_u64();
+        let class = self.quality.class_mut(swarm.class);
+        let thresholds = class.engine.thresholds();
         let source = if record.mode == Mode::ClientServer {
+            // While the server is full, none of its connections takes what the others need.
+            if let Err(retry_after) = record.paced.take(now, thresholds.per_connection, part_len, CONNECTION_AHEAD) {
+                return PartVerdict::Wait {
+                    retry_after,
+                    code: "E_CONNECTION_RATE",
+                    reason: "the server is full, and this client has got more than its connection's share".to_owned(),
+                };
+            }
             Source::ServerDirect
         } else if record.granted.contains(&number) {
             Source::ServerGrant
@@ -55,10 +72,16 @@ impl Coordinator {
             // Nobody else could give it; a copy on its way to this very client is none that it could ask for.
             Source::ServerRescue
         } else if now >= record.rescue_at {
+            if let Err(retry_after) = class.rescue.take(now, thresholds.rescue, part_len, RESCUE_AHEAD) {
+                return PartVerdict::Wait {
+                    retry_after,
+                    code: "E_RESCUE_BUDGET",
+                    reason: "peers hold this part, and what the server has for help is used up for now".to_owned(),
+                };
+            }
             // Who reaches nobody lives on help alone: as fast as the content requires, not as fast as the server could.
             let alone = record.alone_since.is_some_and(|since| now.since(since) >= ALONE_FOR);
-            let required = self.quality.class(swarm.class).engine.config().required_rate;
-            let floor = alone.then(|| required.time_for(swarm.part_len.as_u64()));
+            let floor = alone.then(|| class.engine.config().required_rate.time_for(part_len));
             let needs = [floor, record.top_up_interval, Some(self.config.rescue_interval)];
             let interval = needs.into_iter().flatten().min().unwrap_or(self.config.rescue_interval);
             record.rescue_at = now + interval;

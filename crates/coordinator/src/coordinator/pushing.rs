@@ -41,7 +41,7 @@ impl Coordinator {
         let until = self.lease_until(now, client) + self.config.push_patience;
         let Some(record) = self.clients.get_mut(&client) else { return };
         let Some(swarm) = self.contents.get_mut(&record.content) else { return };
-        if record.pushing.insert(number) {
+        if record.pushing.insert(number, now).is_none() {
             self.pushes += 1;
         }
         swarm.lease(client, number, until);
@@ -59,8 +59,10 @@ impl Coordinator {
     pub(super) fn on_push_done(&mut self, now: Instant, client: ClientId, number: PartNumber, sent: bool) {
         let until = self.lease_until(now, client);
         let Some(record) = self.clients.get_mut(&client) else { return };
-        if !record.pushing.remove(&number) {
-            return;
+        let Some(began) = record.pushing.remove(&number) else { return };
+        if let Some(swarm) = self.contents.get(&record.content).filter(|_| sent) {
+            // The time is ours, so it is never refused but for being absurd.
+            drop(self.quality.class_mut(swarm.class).engine.part_time(now, now.since(began)));
         }
         self.pushes -= 1;
         if let Some(swarm) = self.contents.get_mut(&record.content)
