@@ -193,7 +193,7 @@ fn the_swarm_finishes_when_the_server_dies() {
             &format!("late{index}"),
             &url,
             folder.path(),
-            &["--stay", "forever", "--upload-limit", "40M"],
+            &["--stay", "forever", "--upload-limit", "40M", "--parts"],
         );
         peer.wait_until("a part from a peer", |event| {
             event["event"] == "progress" && event["bytes"]["peer"].as_u64() > Some(0)
@@ -202,7 +202,14 @@ fn the_swarm_finishes_when_the_server_dies() {
     }
     server.kill();
     for peer in &mut seeding {
-        peer.wait_for("complete");
+        let complete = peer.wait_for("complete");
+        // Each part was told of, with its source; peers are named.
+        let parts: Vec<Value> = peer.events().into_iter().filter(|event| event["event"] == "part").collect();
+        assert_eq!(Some(parts.len() as u64), complete["parts_total"].as_u64(), "{}", peer.said());
+        for part in &parts {
+            assert_eq!(part["peer"].is_string(), part["source"] == "peer", "{part}");
+            assert!(part["why"].as_str().is_some_and(|why| !why.is_empty()), "{part}");
+        }
         assert!(std::fs::read(peer.output()).expect("the file") == bytes, "other bytes; {}", peer.said());
     }
 }

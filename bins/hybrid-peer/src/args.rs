@@ -66,6 +66,10 @@ pub(crate) struct Get {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Tell of each part where it came from and why
+    #[arg(long, requires = "json")]
+    pub(crate) parts: bool,
+
     #[command(flatten)]
     pub(crate) tls: Tls,
 }

@@ -169,6 +169,7 @@ fn config(args: &args::Get) -> Result<Config, Failure> {
     config.upload = !args.no_upload;
     config.upload_limit = args.upload_limit;
     config.allow_peers.clone_from(&args.allow_peers);
+    config.tell_parts = args.parts;
     config.tls_trust = tls_trust(&args.tls)?;
     Ok(config)
 }

@@ -95,6 +95,13 @@ impl Report {
                     format!("mode: {}{why}", in_words(*mode))
                 })
             }
+            DownloadEvent::Part { number, source, peer, holders } => self.only_json(
+                "part",
+                json!({
+                    "part": number.as_u32(), "source": source.as_str(), "peer": peer.map(|peer| peer.to_string()),
+                    "holders": holders, "why": why(*source, *holders),
+                }),
+            ),
             DownloadEvent::PeerJoined { peer } => {
                 self.only_json("peer", json!({ "peer": peer.to_string(), "change": "joined" }))
             }
@@ -292,6 +299,25 @@ fn way(progress: &Progress, speed: BytesPerSecond) -> String {
     let mode = progress.mode.map_or("joining", in_words);
     let share = 100.0 * progress.peer_share();
     format!("{speed}, {mode}, {} peers, {share:.0}% from peers", progress.peers)
+}
+
+/// Why a part came from where it came.
+fn why(source: Source, holders: u32) -> String {
+    let peers = match holders {
+        0 => "no connected peer has it".to_owned(),
+        1 => "one connected peer has it".to_owned(),
+        more => format!("{more} connected peers have it"),
+    };
+    match source {
+        Source::ServerDirect => "the server serves this client directly".to_owned(),
+        Source::ServerGrant => "the server gave it to this client to spread".to_owned(),
+        Source::ServerRescue if holders == 0 => peers,
+        Source::ServerRescue => format!("{peers}, but nothing came from them for a while"),
+        Source::Peer => peers,
+        Source::Store => "it was in the cache".to_owned(),
+        // A source that is newer than this text says enough by its name.
+        other => other.as_str().to_owned(),
+    }
 }
 
 fn in_words(mode: Mode) -> &'static str {

@@ -22,6 +22,8 @@ pub struct Config {
     ///
     /// They also lift the limit of connections with one network, since such a network is often a single one.
     pub allow_peers: Vec<Prefix>,
+    /// Whether each part is told of ([`DownloadEvent::Part`](crate::DownloadEvent::Part)). Default `false`: there are thousands.
+    pub tell_parts: bool,
     /// Which server certificates are believed. Default: those that the system believes.
     pub tls_trust: TlsTrust,
     /// Which keys may sign manifests. Default: what a server showed first.
@@ -47,6 +49,7 @@ impl Default for Config {
             upload: true,
             upload_limit: None,
             allow_peers: Vec::new(),
+            tell_parts: false,
             tls_trust: TlsTrust::Platform,
             server_keys: ServerKeys::FirstUse,
         }

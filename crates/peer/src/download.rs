@@ -6,9 +6,9 @@ use crate::store::{ExportError, Overwrite, Recovery, Store};
 use hybrid_manifest::{Manifest, PartNumber};
 use hybrid_session::Progress;
 use hybrid_units::Mode;
-use hybrid_wire::PeerId;
 use hybrid_wire::address::AddressRefused;
 use hybrid_wire::control::{Bye, ByeCode};
+use hybrid_wire::{PeerId, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,17 @@ pub enum DownloadEvent {
     },
     /// How far it is; comes a few times a second while parts come.
     Progress(Progress),
+    /// A part is in the cache, verified; only if [`Config::tell_parts`](crate::Config::tell_parts) asks for it.
+    Part {
+        /// Which.
+        number: PartNumber,
+        /// Where it came from.
+        source: Source,
+        /// The peer that sent it, if one did.
+        peer: Option<PeerId>,
+        /// Connected peers that were known to hold it when it came.
+        holders: u32,
+    },
     /// A peer is connected.
     PeerJoined {
         /// Which.

@@ -552,6 +552,9 @@ impl Driver {
     fn on_session_event(&mut self, event: Event) {
         let event = match event {
             Event::Mode { mode, reasons } => DownloadEvent::Mode { mode, reasons },
+            Event::PartStored { number, source, peer, holders, .. } if self.parts.config.tell_parts => {
+                DownloadEvent::Part { number, source, peer, holders }
+            }
             // Told by housekeeping, a few times a second instead of for each part.
             Event::PartStored { .. } => return,
             Event::Complete { .. } => {

@@ -93,7 +93,9 @@ impl Peer {
             }
         };
         let store = Arc::new(store);
-        let (user, events) = mpsc::channel(USER_EVENTS_MAX);
+        // A user who wants to hear of each part should miss none.
+        let parts = if self.config.tell_parts { store.manifest().layout().part_count() as usize } else { 0 };
+        let (user, events) = mpsc::channel(USER_EVENTS_MAX + parts);
         let (standing, standing_receiver) = watch::channel(Standing::UnderWay);
         let (progress, progress_receiver) = watch::channel(Default::default());
         let (commands, command_receiver) = mpsc::channel(8);

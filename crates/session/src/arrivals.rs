@@ -45,7 +45,9 @@ impl Session {
         };
         // Bytes of the server's that nobody waits for any more still count as what the mode makes them.
         let class = class.unwrap_or_else(|| self.class_of_server_parts());
-        let Some(flight) = self.fetches.arrive(number, Arriving { class, peer }) else {
+        let holders = self.connections.values().filter(|connection| connection.has.contains(number)).count();
+        let holders = u32::try_from(holders).unwrap_or(u32::MAX);
+        let Some(flight) = self.fetches.arrive(number, Arriving { class, peer, holders }) else {
             self.progress.wasted += ByteCount::new(length);
             return;
         };
@@ -248,13 +250,14 @@ impl Session {
     }
 
     pub(crate) fn on_stored(&mut self, now: Instant, number: PartNumber) {
-        let Some(class) = self.fetches.stored(number) else { return };
+        let Some(Arriving { class, peer, holders }) = self.fetches.stored(number) else { return };
         let length = u64::from(self.length_of(number));
         self.progress.add(class, length);
         self.progress.parts_held = self.fetches.held().len();
         self.progress.start_up.get_or_insert(now.since(self.started));
         self.reporting.part_gained(now, number, class, length);
-        self.out.push_back(Output::Event(Event::PartStored { number, source: class, progress: self.progress() }));
+        let progress = self.progress();
+        self.out.push_back(Output::Event(Event::PartStored { number, source: class, peer, holders, progress }));
         self.announcements.add(now, number);
         self.tell_if_complete();
         if self.is_complete() {

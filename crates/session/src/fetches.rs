@@ -27,6 +27,8 @@ pub(crate) struct Arriving {
     pub(crate) class: Source,
     /// Who sent them, if a peer did: it answers for them even when it has hung up meanwhile.
     pub(crate) peer: Option<PeerId>,
+    /// Connected peers that were known to hold it when it came.
+    pub(crate) holders: u32,
 }
 
 /// Each part is in exactly one state: open, in flight, arriving (its bytes are here, not yet stored), or held.
@@ -151,14 +153,14 @@ impl Fetches {
         self.arriving.iter().filter_map(of_peer).collect()
     }
 
-    /// An arriving part is stored; gives the class under which it counts.
-    pub(crate) fn stored(&mut self, number: PartNumber) -> Option<Source> {
-        let Arriving { class, .. } = self.arriving.remove(&number)?;
+    /// An arriving part is stored; gives what was known of it.
+    pub(crate) fn stored(&mut self, number: PartNumber) -> Option<Arriving> {
+        let arriving = self.arriving.remove(&number)?;
         self.held.insert(number);
         if let Some(counted) = self.classes.get_mut(number.as_index()) {
-            *counted = class;
+            *counted = arriving.class;
         }
-        Some(class)
+        Some(arriving)
     }
 
     /// A held part is gone from the store; gives the class under which it counted, or `None` if it was not held.

@@ -319,6 +319,10 @@ pub enum Event {
         number: PartNumber,
         /// Where it came from.
         source: Source,
+        /// The peer that sent it, if one did.
+        peer: Option<PeerId>,
+        /// Connected peers that were known to hold it when it came.
+        holders: u32,
         /// How far the content is now.
         progress: Progress,
     },
