@@ -256,6 +256,7 @@ impl Session {
         self.reporting.part_gained(now, number, class, length);
         self.out.push_back(Output::Event(Event::PartStored { number, source: class, progress: self.progress() }));
         self.announcements.add(now, number);
+        self.note_fresh(now, number);
         self.tell_if_complete();
         if self.is_complete() {
             self.reporting.hurry(now);
