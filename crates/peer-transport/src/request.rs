@@ -84,13 +84,18 @@ impl Connection {
         }
     }
 
-    /// Sends a part unasked; gives the bytes that the peer took, all of them unless it refused.
+    /// Sends a part unasked, at most this fast; gives the bytes that went out, and whether the peer has them all.
     ///
     /// # Errors
     /// When the connection has ended.
-    pub async fn push(&self, number: PartNumber, bytes: Bytes) -> Result<u64, RequestError> {
+    pub async fn push(
+        &self,
+        number: PartNumber,
+        bytes: Bytes,
+        pace: Option<BytesPerSecond>,
+    ) -> Result<(u64, bool), RequestError> {
         let send = self.link.quic.open_uni().await.map_err(|_| RequestError::Closed)?;
-        Ok(Sending { send, sent_bytes: 0, finished: false }.run(number, bytes, 0, None).await)
+        Ok(Sending { send, sent_bytes: 0, finished: false }.run(number, bytes, 0, pace).await)
     }
 }
 
@@ -185,7 +190,7 @@ impl Responder {
     pub async fn send_part(self, bytes: Bytes, queue: u8, pace: Option<BytesPerSecond>) -> u64 {
         let Self { sending, number, waiting } = self;
         drop(waiting);
-        sending.run(number, bytes, queue, pace).await
+        sending.run(number, bytes, queue, pace).await.0
     }
 
     /// Answers with `Busy` or `Gone`.
@@ -207,17 +212,18 @@ struct Sending {
 }
 
 impl Sending {
-    async fn run(mut self, number: PartNumber, bytes: Bytes, queue: u8, pace: Option<BytesPerSecond>) -> u64 {
+    async fn run(mut self, number: PartNumber, bytes: Bytes, queue: u8, pace: Option<BytesPerSecond>) -> (u64, bool) {
+        let mut taken = false;
         let began = Instant::now();
         if self.write(number, bytes, queue, pace).await.is_ok() && self.finish() {
             // What is written only waits in our window. An upload slot is free when the peer has the part, or else a slow
             // uplink would take on any number of parts at once; and not before the pace allows the next one.
-            drop(self.send.stopped().await);
+            taken = matches!(self.send.stopped().await, Ok(None));
             if let Some(rate) = pace {
                 tokio::time::sleep_until(began + rate.time_for(self.sent_bytes)).await;
             }
         }
-        self.sent_bytes
+        (self.sent_bytes, taken)
     }
 
     fn finish(&mut self) -> bool {

@@ -497,16 +497,25 @@ async fn a_pushed_part_is_read_at_its_length_only() {
     let bytes = part(6, 70_000);
     let pushing = tokio::spawn({
         let (dialler, bytes) = (pair.dialler.clone(), bytes.clone());
-        async move { dialler.push(PartNumber::new(6), bytes).await }
+        async move { dialler.push(PartNumber::new(6), bytes, None).await }
     });
     let Event::PartPushed { part, .. } = next(&mut pair.answerer_events).await else { panic!("no push") };
     assert_eq!(part.number(), PartNumber::new(6));
     assert_eq!(part.receive(70_000).await, Ok(bytes.clone()));
-    assert_eq!(pushing.await.unwrap(), Ok(70_000));
+    assert_eq!(pushing.await.unwrap(), Ok((70_000, true)));
+
+    let pushing = tokio::spawn({
+        let (dialler, bytes) = (pair.dialler.clone(), bytes.clone());
+        async move { dialler.push(PartNumber::new(6), bytes, None).await }
+    });
+    let Event::PartPushed { part, .. } = next(&mut pair.answerer_events).await else { panic!("no push") };
+    drop(part);
+    let (_, taken) = pushing.await.unwrap().unwrap();
+    assert!(!taken, "it was refused");
 
     let pushing = tokio::spawn({
         let dialler = pair.dialler.clone();
-        async move { dialler.push(PartNumber::new(7), bytes).await }
+        async move { dialler.push(PartNumber::new(7), bytes, None).await }
     });
     let Event::PartPushed { part, .. } = next(&mut pair.answerer_events).await else { panic!("no push") };
     let error = part.receive(60_000).await.unwrap_err();

@@ -12,7 +12,9 @@ use crate::origin::{self, ControlEvent};
 use crate::store::Store;
 use bytes::Bytes;
 use hybrid_manifest::{ExpectedPart, PartNumber, VerifiedPart};
-use hybrid_peer_transport::{Connection, Endpoint, Event as PeerEvent, PartAnswer, PushedPart, Responder};
+use hybrid_peer_transport::{
+    Connection, Endpoint, Event as PeerEvent, PartAnswer, PushedPart, RequestError, Responder,
+};
 use hybrid_server_transport::Written;
 use hybrid_server_transport::client::{ClientControlSender, FetchError, ServerClient};
 use hybrid_session::{ConnectionId, Event, Input, Output, PartFailure, PartSource, Progress, Session};
@@ -98,6 +100,8 @@ pub(crate) struct Driver {
     last_words: Option<Written>,
     connections: BTreeMap<ConnectionId, Connection>,
     responders: BTreeMap<(ConnectionId, PartNumber), Responder>,
+    /// Pushed parts of which the session has not said yet whether it takes them.
+    offered: BTreeMap<(ConnectionId, PartNumber), PushedPart>,
     tasks: JoinSet<Done>,
     /// What tasks tell the session before they end: no more than one thing for each request that is out.
     inputs: (mpsc::UnboundedSender<Input>, mpsc::UnboundedReceiver<Input>),
@@ -134,6 +138,7 @@ impl Driver {
             last_words: None,
             connections: BTreeMap::new(),
             responders: BTreeMap::new(),
+            offered: BTreeMap::new(),
             tasks: JoinSet::new(),
             inputs: mpsc::unbounded_channel(),
             running: BTreeMap::new(),
@@ -268,6 +273,9 @@ impl Driver {
             }
             Output::CancelRequest { connection, number } => self.cancel(Key::Request(connection, number)),
             Output::ServePart { connection, number, queue, pace } => self.serve(connection, number, queue, pace),
+            Output::PushPart { connection, number, pace } => self.push_part(connection, number, pace),
+            Output::TakePush { connection, number, length_bytes } => self.take_push(connection, number, length_bytes),
+            Output::RefusePush { connection, number } => drop(self.offered.remove(&(connection, number))),
             Output::RefuseRequest { connection, number, reply } => {
                 if let Some(responder) = self.responders.remove(&(connection, number)) {
                     self.spawn(async move {
@@ -424,6 +432,7 @@ impl Driver {
     /// Takes a connection and all that hangs on it out of the tables.
     fn forget(&mut self, connection: ConnectionId) -> Option<Connection> {
         self.responders.retain(|(other, _), _| *other != connection);
+        self.offered.retain(|(other, _), _| *other != connection);
         self.running.retain(|key, (_, handle)| {
             let gone = matches!(key, Key::Request(other, _) if *other == connection);
             if gone {
@@ -451,8 +460,7 @@ impl Driver {
                 Ok(PartAnswer::Part { bytes }) => return Input::PartReceived { source, number, bytes },
                 Ok(PartAnswer::Busy { retry_in, queue }) => PartFailure::Busy { retry_in, queue },
                 Ok(PartAnswer::Gone) => PartFailure::Gone,
-                Err(error) if error.is_misbehaviour() => PartFailure::Misbehaved,
-                Err(_) => PartFailure::Transport,
+                Err(error) => failure_of(&error),
             };
             Input::PartFailed { source, number, failure }
         });
@@ -460,14 +468,36 @@ impl Driver {
 
     fn receive_push(&mut self, connection: ConnectionId, part: PushedPart) {
         let number = part.number();
-        let Some(place) = self.parts.store.manifest().layout().part(number) else { return };
-        self.spawn(async move {
-            let source = PartSource::Peer(connection);
-            match part.receive(place.len()).await {
-                Ok(bytes) => Done::Inputs(vec![Input::PartReceived { source, number, bytes }]),
-                // Nobody asked for it, so nobody waits for it.
-                Err(_) => Done::Inputs(Vec::new()),
+        if self.connections.contains_key(&connection) {
+            self.offered.insert((connection, number), part);
+            self.feed(Input::PartOffered { connection, number });
+        }
+    }
+
+    fn take_push(&mut self, connection: ConnectionId, number: PartNumber, length_bytes: u32) {
+        let Some(part) = self.offered.remove(&(connection, number)) else { return };
+        let source = PartSource::Peer(connection);
+        self.spawn_keyed(Key::Request(connection, number), async move {
+            match part.receive(length_bytes).await {
+                Ok(bytes) => Input::PartReceived { source, number, bytes },
+                Err(error) => Input::PartFailed { source, number, failure: failure_of(&error) },
             }
+        });
+    }
+
+    fn push_part(&mut self, connection: ConnectionId, number: PartNumber, pace: Option<BytesPerSecond>) {
+        let Some(handle) = self.connections.get(&connection).cloned() else { return };
+        let store = self.parts.store.clone();
+        self.spawn(async move {
+            let pushed = |sent_bytes, taken| Input::PartPushed { connection, number, sent_bytes, taken };
+            let Some(part) = blocking(move || store.read(number)).await.flatten() else {
+                return Done::Inputs(vec![Input::StoreLost { number }, pushed(0, false)]);
+            };
+            Done::Inputs(match handle.push(number, part.into_bytes(), pace).await {
+                Ok((sent_bytes, taken)) => vec![pushed(sent_bytes, taken)],
+                // Its end comes as an event.
+                Err(_) => vec![pushed(0, false)],
+            })
         });
     }
 
@@ -624,6 +654,10 @@ fn session_config(parts: &DriverParts) -> hybrid_session::Config {
     // What the transport takes; asking for more would fail.
     config.requests_per_peer = config.requests_per_peer.min(hybrid_peer_transport::Config::default().requests_max);
     config
+}
+
+fn failure_of(error: &RequestError) -> PartFailure {
+    if error.is_misbehaviour() { PartFailure::Misbehaved } else { PartFailure::Transport }
 }
 
 fn from_server(number: PartNumber, fetched: Result<Bytes, FetchError>) -> Input {

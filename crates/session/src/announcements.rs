@@ -59,8 +59,12 @@ impl Session {
             return;
         }
         for (id, connection) in self.connections.iter() {
-            let news =
-                PartRanges::from_ascending(parts.iter().copied().filter(|number| !connection.has.contains(*number)));
+            let news = PartRanges::from_ascending(
+                parts
+                    .iter()
+                    .copied()
+                    .filter(|number| !connection.has.contains(*number) && connection.pushing != Some(*number)),
+            );
             if !news.is_empty() {
                 let have = Have { parts: news, queue };
                 self.out.push_back(Output::SendPeer { connection: id, message: PeerMessage::Have(have) });

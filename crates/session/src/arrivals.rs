@@ -259,6 +259,7 @@ impl Session {
         let progress = self.progress();
         self.out.push_back(Output::Event(Event::PartStored { number, source: class, peer, holders, progress }));
         self.announcements.add(now, number);
+        self.note_fresh(now, number);
         self.tell_if_complete();
         if self.is_complete() {
             self.reporting.hurry(now);

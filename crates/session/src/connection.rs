@@ -44,6 +44,9 @@ pub(crate) struct Connection {
     pub(crate) verified_parts: u32,
     /// Parts that came and are not verified yet.
     unverified: usize,
+    /// The part that is being pushed to it.
+    pub(crate) pushing: Option<PartNumber>,
+    pub(crate) refused_pushes: u8,
     queue: u8,
     /// Requests that may be out before the peer has proved itself further: 1, 2, 4, …
     trust: usize,
@@ -65,6 +68,8 @@ impl Connection {
             strikes: 0,
             verified_parts: 0,
             unverified: 0,
+            pushing: None,
+            refused_pushes: 0,
             queue: 0,
             trust: 1,
             rate: None,
@@ -87,11 +92,14 @@ impl Connection {
     }
 
     pub(crate) fn takes_requests(&self, now: Instant, config: &Config, part_bytes: u64) -> bool {
+        self.uploads && now >= self.busy_until && self.has_room(config, part_bytes)
+    }
+
+    /// Whether one part more may be on its way from this peer.
+    pub(crate) fn has_room(&self, config: &Config, part_bytes: u64) -> bool {
         let out = self.asked.len() + self.unverified;
         // The window is at least one and at most the trust: most of the time there is no need to work it out.
-        self.uploads
-            && now >= self.busy_until
-            && (out == 0 || out < self.trust && out < self.window(config, part_bytes))
+        out == 0 || out < self.trust && out < self.window(config, part_bytes)
     }
 
     /// Whether it has nothing to do, as far as is known here.
@@ -120,10 +128,15 @@ impl Connection {
 
     /// The peer has begun on a request, with so many others waiting there.
     pub(crate) fn begun(&mut self, number: PartNumber, queue: u8) {
-        if let Some(asked) = self.asked.iter_mut().find(|asked| asked.number == number) {
-            asked.begun = true;
+        if self.sends(number) {
             self.note_queue(queue);
         }
+    }
+
+    /// The peer is sending a part; says whether it was on the list.
+    pub(crate) fn sends(&mut self, number: PartNumber) -> bool {
+        let asked = self.asked.iter_mut().find(|asked| asked.number == number);
+        asked.map(|asked| asked.begun = true).is_some()
     }
 
     /// Takes a request off the list; `None` if there was none.

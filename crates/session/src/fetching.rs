@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// A part whose id is not known is asked for together with its id; only so many may wait for theirs.
-    fn want_id(&mut self, number: PartNumber) {
+    pub(crate) fn want_id(&mut self, number: PartNumber) {
         if !self.hashes.is_known(number) {
             self.hashes.want(number);
             self.unknown_room = self.unknown_room.saturating_sub(1);

@@ -184,6 +184,24 @@ pub enum Input {
         /// Bytes that went out, of a part that was cut short too.
         sent_bytes: u64,
     },
+    /// A peer begins to send a part unasked; [`Output::TakePush`] or [`Output::RefusePush`] says what to do with it.
+    PartOffered {
+        /// Which peer.
+        connection: ConnectionId,
+        /// Which part, as the peer says: the content may have no such part.
+        number: PartNumber,
+    },
+    /// [`Output::PushPart`] ended.
+    PartPushed {
+        /// Which peer.
+        connection: ConnectionId,
+        /// Which part.
+        number: PartNumber,
+        /// Bytes that went out, of a part that was refused too.
+        sent_bytes: u64,
+        /// Whether the peer has it all.
+        taken: bool,
+    },
     /// The reader of the content moved; it wants the parts from here on first.
     Seek {
         /// The part that is needed next.
@@ -286,6 +304,32 @@ pub enum Output {
         queue: u8,
         /// How fast at most.
         pace: Option<BytesPerSecond>,
+    },
+    /// Send a part that nobody asked for, then tell [`Input::PartPushed`].
+    PushPart {
+        /// Which peer.
+        connection: ConnectionId,
+        /// Which part.
+        number: PartNumber,
+        /// How fast at most.
+        pace: Option<BytesPerSecond>,
+    },
+    /// Read a part that a peer offered. What comes of it is told, and it is given up, as if it had been asked for by
+    /// [`Output::RequestPart`].
+    TakePush {
+        /// Which peer.
+        connection: ConnectionId,
+        /// Which part.
+        number: PartNumber,
+        /// How long it is.
+        length_bytes: u32,
+    },
+    /// Tell a peer to stop sending the part that it offered.
+    RefusePush {
+        /// Which peer.
+        connection: ConnectionId,
+        /// Which part.
+        number: PartNumber,
     },
     /// Refuse a request: `Busy` or `Gone`, never `Part`.
     RefuseRequest {

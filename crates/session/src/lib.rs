@@ -31,6 +31,7 @@ mod membership;
 mod part_ids;
 mod peers;
 mod progress;
+mod pushing;
 mod reporting;
 mod serving;
 mod session;

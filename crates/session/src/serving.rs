@@ -5,6 +5,7 @@ use crate::{ConnectionId, Output, Session};
 use hybrid_manifest::PartNumber;
 use hybrid_units::{ByteCount, Instant};
 use hybrid_wire::peer::{PartReply, PeerMessage};
+use rand::RngExt;
 
 /// Neighbours that hear that this client has nothing to send. Four are enough to be heard and too few for a storm.
 const IDLE_NOTICES: usize = 4;
@@ -43,10 +44,11 @@ impl Session {
             return;
         }
         let crowd = self.is_crowd(now);
-        let (connections, availability) = (&self.connections, &self.availability);
+        let (connections, availability, rng) = (&self.connections, &self.availability, &mut self.rng);
         let held = |id: ConnectionId| connections.get(id).map_or(u32::MAX, |connection| connection.has.len());
         let copies = |number: PartNumber| availability.of(number);
-        while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, held, copies) {
+        let mut lot = || rng.random();
+        while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, held, copies, &mut lot) {
             let queue = self.uploads.queue();
             self.out.push_back(Output::ServePart { connection, number, queue, pace });
         }
@@ -86,6 +88,7 @@ impl Session {
         {
             self.availability.gained(number);
         }
+        self.pushes.due = true;
         if self.uploads.is_idle() {
             self.call_for_work();
         }

@@ -8,6 +8,7 @@ use crate::fetches::Fetches;
 use crate::hashes::Hashes;
 use crate::inflow::Inflow;
 use crate::peers::KnownPeers;
+use crate::pushing::Pushes;
 use crate::reporting::Reporting;
 use crate::uploads::Uploads;
 use crate::{Config, Input, Output, Progress};
@@ -60,6 +61,7 @@ pub struct Session {
     pub(crate) store_full: bool,
     pub(crate) stopped: bool,
     pub(crate) told_complete: bool,
+    pub(crate) pushes: Pushes,
 
     pub(crate) fetches: Fetches,
     pub(crate) hashes: Hashes,
@@ -128,6 +130,7 @@ impl Session {
             store_full: false,
             stopped: false,
             told_complete: false,
+            pushes: Pushes::default(),
             fetches: Fetches::new(held),
             hashes: Hashes::new(&manifest, &config),
             connections: Connections::default(),
@@ -226,6 +229,10 @@ impl Session {
                 self.uploads.cancel(connection, number);
             }
             Input::PartServed { connection, number, sent_bytes } => self.on_served(now, connection, number, sent_bytes),
+            Input::PartOffered { connection, number } => self.on_offered(now, connection, number),
+            Input::PartPushed { connection, number, sent_bytes, taken } => {
+                self.on_pushed(now, connection, number, sent_bytes, taken);
+            }
             Input::Seek { number } => self.playhead = Some(number),
             Input::Stop => self.on_stop(now),
         }
@@ -233,6 +240,7 @@ impl Session {
         self.dial(now);
         self.fetch(now);
         self.serve(now);
+        self.push(now);
         self.announce(now);
         self.report(now);
     }
@@ -262,7 +270,7 @@ impl Session {
         waits
             .into_iter()
             .filter(|at| fetching && *at > self.seen)
-            .chain(self.uploads.wake_at(self.seen, self.upload_slots()))
+            .chain(self.uploads.wake_at(self.seen, self.upload_slots(), self.pushes.due))
             .chain(self.hashes.wake_at())
             .chain(dial)
             .chain([deadline, self.reporting.due(), self.announcements.due()])

@@ -103,6 +103,7 @@ impl Session {
         }
         let has = PartSet::from_parts(self.progress.parts_total, hello.has.iter());
         self.availability.joined(&has);
+        self.pushes.due = true;
         self.known.connected(peer);
         self.connections.insert(id, Connection::new(peer, outgoing, has, hello.uploads, now));
         self.alone_since = None;

@@ -16,10 +16,20 @@ const FIRST_PITCH: Duration = Duration::from_millis(500);
 /// Receivers are at the same level if they differ by no more than one part in so many of the content.
 const LEVEL_SPREAD: u32 = 16;
 
+/// A part that is being sent.
+#[derive(Clone, Copy, Debug)]
+struct Upload {
+    connection: ConnectionId,
+    number: PartNumber,
+    since: Instant,
+    /// Nobody asked for it.
+    pushed: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Uploads {
     waiting: Vec<(ConnectionId, PartNumber)>,
-    active: Vec<(ConnectionId, PartNumber, Instant)>,
+    active: Vec<Upload>,
     /// How long an upload takes, a moving mean; `None` before the first has ended.
     duration: Option<Duration>,
     limit: Option<BytesPerSecond>,
@@ -49,8 +59,11 @@ impl Uploads {
     }
 
     /// Requests that wait or are being answered; 255 for that many or more.
+    ///
+    /// What is pushed does not count: it must not keep anybody from asking.
     pub(crate) fn queue(&self) -> u8 {
-        u8::try_from(self.waiting.len() + self.active.len()).unwrap_or(u8::MAX)
+        let answered = self.active.iter().filter(|upload| !upload.pushed).count();
+        u8::try_from(self.waiting.len() + answered).unwrap_or(u8::MAX)
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -79,8 +92,8 @@ impl Uploads {
     }
 
     pub(crate) fn ended(&mut self, now: Instant, connection: ConnectionId, number: PartNumber) {
-        let place = self.active.iter().position(|(other, part, _)| (*other, *part) == (connection, number));
-        if let Some((_, _, since)) = place.map(|place| self.active.remove(place)) {
+        let place = self.active.iter().position(|upload| (upload.connection, upload.number) == (connection, number));
+        if let Some(Upload { since, .. }) = place.map(|place| self.active.remove(place)) {
             let took = now.since(since).min(STUCK_AFTER);
             // One receiver that does not read must not hold up all the others.
             self.duration = Some(self.duration.map_or(took, |mean| (mean * 3 + took.min(mean * 2)) / 4));
@@ -92,7 +105,7 @@ impl Uploads {
     /// Parts that begin together end together: nobody has any of them soon, and then the uplink waits for all their
     /// acknowledgements at once. So they begin one after the other, as far apart as they are in a full pipeline.
     fn next_begin(&self, slots: usize) -> Option<Instant> {
-        let last = self.active.iter().map(|(_, _, since)| *since).max()?;
+        let last = self.active.iter().map(|upload| upload.since).max()?;
         match self.duration {
             Some(duration) => Some(last + duration / u32::try_from(slots.max(1)).unwrap_or(u32::MAX)),
             None => (self.active.len() >= FIRST_UPLOADS).then_some(last + FIRST_PITCH),
@@ -101,13 +114,40 @@ impl Uploads {
 
     pub(crate) fn forget(&mut self, connection: ConnectionId) {
         self.waiting.retain(|(other, _)| *other != connection);
-        self.active.retain(|(other, _, _)| *other != connection);
+        self.active.retain(|upload| upload.connection != connection);
     }
 
     /// Whether a request waits and may be answered now.
     pub(crate) fn may_begin(&self, now: Instant, slots: usize) -> bool {
-        let alive = || self.active.iter().filter(|(_, _, since)| now.since(*since) < STUCK_AFTER).count();
+        let alive = || self.active.iter().filter(|upload| now.since(upload.since) < STUCK_AFTER).count();
         !self.waiting.is_empty() && alive() < slots && self.next_begin(slots).is_none_or(|at| now >= at)
+    }
+
+    /// How often this part is being sent now.
+    pub(crate) fn sending(&self, number: PartNumber) -> usize {
+        self.active.iter().filter(|upload| upload.number == number).count()
+    }
+
+    /// Whether nothing waits and a part may be sent unasked.
+    pub(crate) fn may_push(&self, now: Instant, slots: usize) -> bool {
+        self.waiting.is_empty() && self.active.len() < slots && self.next_begin(slots).is_none_or(|at| now >= at)
+    }
+
+    /// Takes a slot for a part that nobody asked for; gives the pace, as [`Self::next`] does.
+    pub(crate) fn push(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        number: PartNumber,
+        slots: usize,
+    ) -> Option<BytesPerSecond> {
+        self.active.push(Upload { connection, number, since: now, pushed: true });
+        self.pace(slots)
+    }
+
+    fn pace(&self, slots: usize) -> Option<BytesPerSecond> {
+        let share = u64::try_from(slots.max(1)).unwrap_or(1);
+        self.limit.map(|limit| BytesPerSecond::new((limit.as_u64() / share).max(1)))
     }
 
     /// The next request to answer, if a slot is free, with the pace that keeps all slots below the limit.
@@ -122,31 +162,32 @@ impl Uploads {
         together: bool,
         parts_held: impl Fn(ConnectionId) -> u32,
         copies: impl Fn(PartNumber) -> u16,
+        lot: &mut impl FnMut() -> u32,
     ) -> Option<(ConnectionId, PartNumber, Option<BytesPerSecond>)> {
         if !self.may_begin(now, slots) {
             return None;
         }
         // Whoever is being served, and perhaps does not read, comes after those who are not.
-        let served = |connection| self.active.iter().any(|(other, _, _)| *other == connection);
+        let served = |connection| self.active.iter().any(|upload| upload.connection == connection);
         let levels = || self.waiting.iter().map(|(connection, _)| parts_held(*connection));
         let spread = levels().max().unwrap_or(0) - levels().min().unwrap_or(0);
         let crowd = together || spread <= self.part_count / LEVEL_SPREAD;
         let level = |connection| if crowd { parts_held(connection) } else { 0 };
-        let key = |connection, number| (served(connection), copies(number) > 0, level(connection));
+        let mut key = |connection, number| {
+            (served(connection), copies(number) > 0, level(connection), if crowd { lot() } else { 0 })
+        };
         let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (id, number))| key(*id, *number))?;
         let (connection, number) = self.waiting.remove(place);
-        self.active.push((connection, number, now));
-        let share = u64::try_from(slots.max(1)).unwrap_or(1);
-        let pace = self.limit.map(|limit| BytesPerSecond::new((limit.as_u64() / share).max(1)));
-        Some((connection, number, pace))
+        self.active.push(Upload { connection, number, since: now, pushed: false });
+        Some((connection, number, self.pace(slots)))
     }
 
     /// When a stuck slot frees another one, if requests wait.
-    pub(crate) fn wake_at(&self, now: Instant, slots: usize) -> Option<Instant> {
-        if self.waiting.is_empty() {
+    pub(crate) fn wake_at(&self, now: Instant, slots: usize, push_due: bool) -> Option<Instant> {
+        if self.waiting.is_empty() && !push_due {
             return None;
         }
-        let stuck = self.active.iter().map(|(_, _, since)| *since + STUCK_AFTER);
+        let stuck = self.active.iter().map(|upload| upload.since + STUCK_AFTER);
         let next = (self.active.len() < slots).then(|| self.next_begin(slots)).flatten();
         stuck.chain(next).filter(|at| *at > now).min()
     }
@@ -168,6 +209,11 @@ mod tests {
         5
     }
 
+    /// Lots that leave equals in the order of asking.
+    fn in_order() -> u32 {
+        0
+    }
+
     const A: ConnectionId = ConnectionId(1);
     const B: ConnectionId = ConnectionId(2);
 
@@ -182,10 +228,14 @@ mod tests {
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
         let held = |connection| if connection == A { 10 } else { 2 };
-        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), Some((B, part(3), None)));
-        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), None, "one slot");
+        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common, &mut in_order), Some((B, part(3), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common, &mut in_order), None, "one slot");
         queue.ended(Instant::ZERO, B, part(3));
-        assert_eq!(queue.next(Instant::ZERO, 1, false, held, common), Some((A, part(1), None)), "then in order");
+        assert_eq!(
+            queue.next(Instant::ZERO, 1, false, held, common, &mut in_order),
+            Some((A, part(1), None)),
+            "then in order"
+        );
     }
 
     #[test]
@@ -195,7 +245,7 @@ mod tests {
             queue.admit(A, part(1), 1);
             queue.admit(B, part(3), 1);
             let held = |connection| if connection == A { 900 } else { 2 };
-            assert_eq!(queue.next(Instant::ZERO, 1, together, held, common), Some(first));
+            assert_eq!(queue.next(Instant::ZERO, 1, together, held, common, &mut in_order), Some(first));
         }
     }
 
@@ -206,7 +256,31 @@ mod tests {
         queue.admit(B, part(2), 1);
         let held = |connection| if connection == A { 10 } else { 2 };
         let copies = |number| if number == part(1) { 0 } else { 1 };
-        assert_eq!(queue.next(Instant::ZERO, 1, false, held, copies), Some((A, part(1), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, false, held, copies, &mut in_order), Some((A, part(1), None)));
+    }
+
+    #[test]
+    fn what_is_pushed_takes_a_slot_and_keeps_nobody_from_asking() {
+        let mut queue = uploads(&Config { upload_limit: Some(BytesPerSecond::new(1_000)), ..Config::default() });
+        assert!(queue.may_push(Instant::ZERO, 1));
+        assert_eq!(queue.push(Instant::ZERO, A, part(1), 1), Some(BytesPerSecond::new(1_000)));
+        assert_eq!((queue.queue(), queue.is_idle(), queue.sending(part(1))), (0, false, 1));
+        assert!(!queue.may_push(Instant::ZERO, 1), "one slot");
+        queue.admit(B, part(2), 1);
+        assert_eq!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order), None);
+        assert!(!queue.may_push(Instant::ZERO, 2), "somebody asks");
+        queue.ended(Instant::ZERO, A, part(1));
+        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order).is_some());
+    }
+
+    #[test]
+    fn equals_are_drawn_by_lot() {
+        let mut queue = uploads(&Config::default());
+        queue.admit(A, part(1), 1);
+        queue.admit(B, part(2), 1);
+        let mut lots = [7, 3].into_iter();
+        let mut lot = || lots.next().unwrap_or(0);
+        assert_eq!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut lot), Some((B, part(2), None)));
     }
 
     #[test]
@@ -227,10 +301,13 @@ mod tests {
         let mut queue = uploads(&Config::default());
         queue.admit(A, part(1), 1);
         queue.admit(B, part(2), 1);
-        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common).is_some());
-        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common).is_none());
-        assert_eq!(queue.wake_at(Instant::ZERO, 1), Some(Instant::ZERO + STUCK_AFTER));
-        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, false, |_| 0, common), Some((B, part(2), None)));
+        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order).is_some());
+        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order).is_none());
+        assert_eq!(queue.wake_at(Instant::ZERO, 1, false), Some(Instant::ZERO + STUCK_AFTER));
+        assert_eq!(
+            queue.next(Instant::ZERO + STUCK_AFTER, 1, false, |_| 0, common, &mut in_order),
+            Some((B, part(2), None))
+        );
     }
 
     #[test]
@@ -238,15 +315,17 @@ mod tests {
         let mut queue = uploads(&Config::default());
         (0..8).for_each(|number| assert_eq!(queue.admit(A, part(number), 1), Admission::Queued));
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-        let begun = |queue: &mut Uploads, now| queue.next(now, 4, false, |_| 0, common).map(|(_, number, _)| number);
+        let begun = |queue: &mut Uploads, now| {
+            queue.next(now, 4, false, |_| 0, common, &mut in_order).map(|(_, number, _)| number)
+        };
         assert_eq!(begun(&mut queue, at(0)), Some(part(0)));
         assert_eq!(begun(&mut queue, at(0)), Some(part(1)), "two, as long as nothing is known");
         assert_eq!(begun(&mut queue, at(0)), None);
-        assert_eq!(queue.wake_at(at(0), 4), Some(at(500)));
+        assert_eq!(queue.wake_at(at(0), 4, false), Some(at(500)));
         queue.ended(at(100), A, part(0));
         assert_eq!(begun(&mut queue, at(100)), Some(part(2)), "an upload takes 100 ms");
         assert_eq!(begun(&mut queue, at(124)), None);
-        assert_eq!(queue.wake_at(at(124), 4), Some(at(125)), "a quarter of that later");
+        assert_eq!(queue.wake_at(at(124), 4, false), Some(at(125)), "a quarter of that later");
         assert_eq!(begun(&mut queue, at(125)), Some(part(3)));
         queue.forget(A);
         queue.admit(B, part(9), 1);
@@ -260,8 +339,11 @@ mod tests {
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
         let deprived = |connection| if connection == A { 0 } else { 100 };
-        assert_eq!(queue.next(Instant::ZERO, 1, false, deprived, common), Some((A, part(1), None)));
-        assert_eq!(queue.next(Instant::ZERO + STUCK_AFTER, 1, false, deprived, common), Some((B, part(3), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, false, deprived, common, &mut in_order), Some((A, part(1), None)));
+        assert_eq!(
+            queue.next(Instant::ZERO + STUCK_AFTER, 1, false, deprived, common, &mut in_order),
+            Some((B, part(3), None))
+        );
     }
 
     #[test]
@@ -269,7 +351,7 @@ mod tests {
         let config = Config { upload_limit: Some(BytesPerSecond::new(1_000)), ..Config::default() };
         let mut queue = uploads(&config);
         queue.admit(A, part(1), 1);
-        let (_, _, pace) = queue.next(Instant::ZERO, 2, false, |_| 0, common).expect("one waits");
+        let (_, _, pace) = queue.next(Instant::ZERO, 2, false, |_| 0, common, &mut in_order).expect("one waits");
         assert_eq!(pace, Some(BytesPerSecond::new(500)));
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Host {
     pub(crate) links: Vec<Link>,
     /// What the session asked of peers and still waits for.
     pub(crate) asked: Vec<(LinkId, u32)>,
+    /// What peers send unasked and the session takes.
+    pub(crate) taken: Vec<(LinkId, u32)>,
     /// What it asked of the server and still waits for.
     pub(crate) fetching: Vec<u32>,
     /// What the server pushes to it, one after the other, and whether one is under way.
@@ -84,6 +86,7 @@ impl Host {
             token: None,
             links: Vec::new(),
             asked: Vec::new(),
+            taken: Vec::new(),
             fetching: Vec::new(),
             pushes: VecDeque::new(),
             pushing: None,
@@ -115,6 +118,12 @@ impl Host {
     pub(crate) fn answered(&mut self, link: LinkId, number: u32) -> bool {
         let place = self.asked.iter().position(|asked| *asked == (link, number));
         place.map(|place| self.asked.swap_remove(place)).is_some()
+    }
+
+    /// Takes a pushed part off the list of those that the session takes; says whether it was on it.
+    pub(crate) fn took(&mut self, link: LinkId, number: u32) -> bool {
+        let place = self.taken.iter().position(|taken| *taken == (link, number));
+        place.map(|place| self.taken.swap_remove(place)).is_some()
     }
 
     pub(crate) fn fetched(&mut self, number: u32) -> bool {

@@ -25,8 +25,8 @@ const SAME: f64 = 1e-9;
 /// As what a part travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A peer answers a request.
-    Peer { from_link: LinkId, to_link: LinkId },
+    /// A peer answers a request, or sends a part unasked.
+    Peer { from_link: LinkId, to_link: LinkId, pushed: bool },
     /// The server answers a request.
     Fetch { incarnation: u32 },
     /// The server sends a part unasked.

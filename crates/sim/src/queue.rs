@@ -50,11 +50,18 @@ pub(crate) enum Event {
         number: u32,
         queue: u8,
     },
+    /// The header of a part that a peer sends unasked has arrived.
+    Offered {
+        to: HostId,
+        link: LinkId,
+        number: u32,
+    },
     /// A part from a peer has arrived.
     FromPeer {
         to: HostId,
         link: LinkId,
         number: u32,
+        pushed: bool,
     },
     /// A part that was asked of the server has arrived.
     FromServer {
@@ -74,6 +81,7 @@ pub(crate) enum Event {
         link: LinkId,
         number: u32,
         bytes: u32,
+        pushed: bool,
     },
     Have {
         to: HostId,
@@ -95,6 +103,7 @@ pub(crate) enum Event {
         to: HostId,
         link: LinkId,
         number: u32,
+        pushed: bool,
     },
     Busy {
         to: HostId,

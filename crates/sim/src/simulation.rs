@@ -165,6 +165,15 @@ fn client_id(host: HostId, incarnation: u32) -> ClientId {
     ClientId(u64::from(incarnation) << 32 | u64::from(host))
 }
 
+/// What a session is told of an upload that has ended.
+fn upload_ended(connection: ConnectionId, number: PartNumber, sent_bytes: u64, pushed: bool, taken: bool) -> Input {
+    if pushed {
+        Input::PartPushed { connection, number, sent_bytes, taken }
+    } else {
+        Input::PartServed { connection, number, sent_bytes }
+    }
+}
+
 impl Simulation {
     /// The world of a scenario before the first arrival.
     ///
@@ -380,11 +389,11 @@ impl Simulation {
         let Transfer { from, to, number, kind, .. } = transfer;
         self.flying += transfer.sent();
         match kind {
-            Kind::Peer { from_link, to_link } => {
-                self.after_delays(1, Event::FromPeer { to, link: to_link, number });
+            Kind::Peer { from_link, to_link, pushed } => {
+                self.after_delays(1, Event::FromPeer { to, link: to_link, number, pushed });
                 // The slot is free when the receiver has the part; a paced one not before its pace allows the next.
                 let bytes = transfer.sent() as u32;
-                let served = Event::Served { host: from, link: from_link, number, bytes };
+                let served = Event::Served { host: from, link: from_link, number, bytes, pushed };
                 self.host_mut(from).unacknowledged += 1;
                 let paced = transfer.pace.is_finite().then(|| f64::from(bytes) / transfer.pace);
                 let paced = paced.map_or(Instant::ZERO, |secs| transfer.began + Duration::from_secs_f64(secs));
@@ -421,12 +430,13 @@ impl Simulation {
         transfer.sent()
     }
 
-    /// The transfer that answers a peer's request, if it is under way.
-    fn upload(&self, host: HostId, link: LinkId, number: u32) -> Option<u32> {
+    /// The transfer that answers a peer's request, or the one that nobody asked for, if it is under way.
+    fn upload(&self, host: HostId, link: LinkId, number: u32, unasked: bool) -> Option<u32> {
         self.network.end(host).sending.iter().copied().find(|id| {
             let transfer = self.network.transfer(*id);
-            let of_link = matches!(transfer.kind, Kind::Peer { from_link, .. } if from_link == link);
-            of_link && transfer.number == number
+            let kind = transfer.kind;
+            matches!(kind, Kind::Peer { from_link, pushed, .. } if from_link == link && pushed == unasked)
+                && transfer.number == number
         })
     }
 
@@ -434,6 +444,7 @@ impl Simulation {
     fn close_link(&mut self, host: HostId, link: LinkId) {
         self.host_mut(host).links[link as usize].state = LinkState::Closed;
         self.host_mut(host).asked.retain(|(asked, _)| *asked != link);
+        self.host_mut(host).taken.retain(|(taken, _)| *taken != link);
         let of_link =
             |id: &&u32| matches!(self.network.transfer(**id).kind, Kind::Peer { from_link, .. } if from_link == link);
         let cut: Vec<u32> = self.network.end(host).sending.iter().filter(of_link).copied().collect();
@@ -480,7 +491,12 @@ impl Simulation {
                     self.client(to, Input::PartBegun { connection, number, queue });
                 }
             }
-            Event::FromPeer { to, link, number } => self.on_part_from_peer(to, link, number),
+            Event::Offered { to, link, number } => {
+                if self.host(to).is_open(link) {
+                    self.client(to, Input::PartOffered { connection: connection(link), number: part(number) });
+                }
+            }
+            Event::FromPeer { to, link, number, pushed } => self.on_part_from_peer(to, link, number, pushed),
             Event::FromServer { to, incarnation, number } => {
                 self.flying -= self.part_bytes(number);
                 if self.is_here(to, incarnation) && self.host_mut(to).fetched(number) {
@@ -499,11 +515,11 @@ impl Simulation {
                     self.wasted += self.part_bytes(number);
                 }
             }
-            Event::Served { host, link, number, bytes } => {
+            Event::Served { host, link, number, bytes, pushed } => {
                 self.host_mut(host).unacknowledged -= 1;
                 if self.host(host).is_open(link) {
                     let (connection, number) = (connection(link), part(number));
-                    self.client(host, Input::PartServed { connection, number, sent_bytes: bytes.into() });
+                    self.client(host, upload_ended(connection, number, bytes.into(), pushed, true));
                 }
             }
             Event::Have { to, link, first, count, queue } => {
@@ -527,7 +543,7 @@ impl Simulation {
                     self.client(to, Input::PartRequested { connection: connection(link), number: part(number) });
                 }
             }
-            Event::Cancel { to, link, number } => self.on_cancel(to, link, number),
+            Event::Cancel { to, link, number, pushed } => self.on_cancel(to, link, number, pushed),
             Event::Busy { to, link, number, retry_in_ms, queue } => {
                 let retry_in = Duration::from_millis(u64::from(retry_in_ms));
                 self.on_refused(to, link, number, PartFailure::Busy { retry_in, queue });
@@ -611,10 +627,11 @@ impl Simulation {
         self.manifest.layout().part(part(number)).map_or(0, |place| u64::from(place.len()))
     }
 
-    fn on_part_from_peer(&mut self, to: HostId, link: LinkId, number: u32) {
+    fn on_part_from_peer(&mut self, to: HostId, link: LinkId, number: u32, pushed: bool) {
         self.flying -= self.part_bytes(number);
-        // Whoever gave a request up no longer listens on its stream.
-        if !self.host_mut(to).answered(link, number) {
+        // Whoever gave a request up, or refused a push, no longer listens on its stream.
+        let host = self.host_mut(to);
+        if !(if pushed { host.took(link, number) } else { host.answered(link, number) }) {
             self.wasted += self.part_bytes(number);
             return;
         }
@@ -624,16 +641,16 @@ impl Simulation {
         self.client(to, Input::PartReceived { source, number: part(number), bytes });
     }
 
-    fn on_cancel(&mut self, to: HostId, link: LinkId, number: u32) {
+    fn on_cancel(&mut self, to: HostId, link: LinkId, number: u32, pushed: bool) {
         self.counts.cancels += 1;
         if !self.host(to).is_open(link) {
             return;
         }
         let (connection, number_of) = (connection(link), part(number));
-        if let Some(id) = self.upload(to, link, number) {
+        if let Some(id) = self.upload(to, link, number, pushed) {
             let sent_bytes = self.cut_short(id);
-            self.client(to, Input::PartServed { connection, number: number_of, sent_bytes });
-        } else {
+            self.client(to, upload_ended(connection, number_of, sent_bytes, pushed, false));
+        } else if !pushed {
             self.client(to, Input::RequestCancelled { connection, number: number_of });
         }
     }
@@ -716,6 +733,7 @@ impl Simulation {
         let host = self.host_mut(index);
         host.pushes.clear();
         host.asked.clear();
+        host.taken.clear();
         host.fetching.clear();
         host.wake = Instant::FAR_FUTURE;
         if let Some(session) = host.session.take() {
@@ -992,12 +1010,33 @@ impl Simulation {
             }
             Output::CancelRequest { connection, number } => {
                 let (link, number) = (connection.0 as LinkId, number.as_u32());
-                self.host_mut(host).answered(link, number);
+                let pushed = self.host_mut(host).took(link, number);
+                if !pushed {
+                    self.host_mut(host).answered(link, number);
+                }
                 if let Some((to, theirs)) = self.host(host).other_side(link) {
-                    self.tell_peer(to, theirs, Event::Cancel { to, link: theirs, number });
+                    self.tell_peer(to, theirs, Event::Cancel { to, link: theirs, number, pushed });
                 }
             }
             Output::ServePart { connection, number, queue, pace } => self.serve(host, connection, number, queue, pace),
+            Output::PushPart { connection, number, pace } => {
+                let link = connection.0 as LinkId;
+                let Some((to, theirs)) = self.host(host).other_side(link) else {
+                    self.inputs.push_back(upload_ended(connection, number, 0, true, false));
+                    return;
+                };
+                self.tell_peer(to, theirs, Event::Offered { to, link: theirs, number: number.as_u32() });
+                self.begin_upload(host, (link, to, theirs), number, pace, true);
+            }
+            Output::TakePush { connection, number, .. } => {
+                self.host_mut(host).taken.push((connection.0 as LinkId, number.as_u32()));
+            }
+            Output::RefusePush { connection, number } => {
+                let number = number.as_u32();
+                if let Some((to, theirs)) = self.host(host).other_side(connection.0 as LinkId) {
+                    self.tell_peer(to, theirs, Event::Cancel { to, link: theirs, number, pushed: true });
+                }
+            }
             Output::RefuseRequest { connection, number, reply } => {
                 let Some((to, link)) = self.host(host).other_side(connection.0 as LinkId) else { return };
                 let number = number.as_u32();
@@ -1081,12 +1120,24 @@ impl Simulation {
             self.inputs.push_back(Input::PartServed { connection, number, sent_bytes: 0 });
             return;
         };
+        self.tell_peer(to, theirs, Event::Begun { to, link: theirs, number: number.as_u32(), queue });
+        self.begin_upload(host, (link, to, theirs), number, pace, false);
+    }
+
+    /// Begins to send a part to a peer: over which link, to whom, and how the other side numbers it.
+    fn begin_upload(
+        &mut self,
+        host: HostId,
+        (link, to, theirs): (LinkId, HostId, LinkId),
+        number: PartNumber,
+        pace: Option<BytesPerSecond>,
+        pushed: bool,
+    ) {
         let now = self.now;
         let holds = self.host(host).session.as_ref().is_some_and(|session| session.held().contains(number));
         assert!(holds, "host {host} serves part {number}, which it does not hold; {}", self.describe());
         self.host_mut(host).record.first_upload.get_or_insert(now);
-        self.tell_peer(to, theirs, Event::Begun { to, link: theirs, number: number.as_u32(), queue });
-        self.begin(host, to, number, Kind::Peer { from_link: link, to_link: theirs }, pace);
+        self.begin(host, to, number, Kind::Peer { from_link: link, to_link: theirs, pushed }, pace);
     }
 
     fn note(&mut self, host: HostId, event: &hybrid_session::Event) {

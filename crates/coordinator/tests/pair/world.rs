@@ -59,10 +59,35 @@ enum Event {
     ToServer(usize, ClientMessage),
     ServerInput(hybrid_coordinator::Input),
     Client(usize, hybrid_session::Input),
-    Fetch { client: usize, number: PartNumber, session: SessionToken },
-    Dialled { from: usize, connection: ConnectionId, to: usize, hello: Hello },
-    PartAtPeer { from: usize, connection: ConnectionId, number: PartNumber, bytes: Bytes },
-    PartFromServer { client: usize, number: PartNumber, bytes: Bytes },
+    Fetch {
+        client: usize,
+        number: PartNumber,
+        session: SessionToken,
+    },
+    Dialled {
+        from: usize,
+        connection: ConnectionId,
+        to: usize,
+        hello: Hello,
+    },
+    PartAtPeer {
+        from: usize,
+        connection: ConnectionId,
+        number: PartNumber,
+        bytes: Bytes,
+    },
+    /// A pushed part's last byte has arrived, unless it was refused.
+    PushAtPeer {
+        from: usize,
+        connection: ConnectionId,
+        number: PartNumber,
+        bytes: Bytes,
+    },
+    PartFromServer {
+        client: usize,
+        number: PartNumber,
+        bytes: Bytes,
+    },
     KillServer,
 }
 
@@ -347,6 +372,19 @@ impl World {
                     self.client(to, hybrid_session::Input::PartReceived { source, number, bytes });
                 }
             }
+            Event::PushAtPeer { from, connection, number, bytes } => {
+                let sender = &mut self.clients[from];
+                if !sender.online {
+                    return;
+                }
+                let taken = !sender.cancelled.remove(&(connection, number));
+                if taken && let Some((to, Some(theirs))) = sender.peers.get(&connection).copied() {
+                    let source = PartSource::Peer(theirs);
+                    self.client(to, hybrid_session::Input::PartReceived { source, number, bytes: bytes.clone() });
+                }
+                let sent_bytes = bytes.len() as u64;
+                self.client(from, hybrid_session::Input::PartPushed { connection, number, sent_bytes, taken });
+            }
             Event::PartFromServer { client, number, bytes } => {
                 if self.clients[client].online && !self.clients[client].cancelled_fetches.remove(&number) {
                     let source = PartSource::Server;
@@ -599,14 +637,30 @@ impl World {
                             self.after_delay(Event::Client(to, Input::RequestCancelled { connection: theirs, number }));
                         }
                     }
+                    Output::PushPart { connection, number, pace } => {
+                        let bytes = self.peer_bytes(index, number);
+                        let (start, end) = self.uplink(index, bytes.len() as u64, pace);
+                        if let Some((to, Some(theirs))) = self.clients[index].peers.get(&connection).copied() {
+                            let offered = Input::PartOffered { connection: theirs, number };
+                            self.at(start + self.scenario.delay, Event::Client(to, offered));
+                        }
+                        let arrives = end + self.scenario.delay;
+                        self.at(arrives, Event::PushAtPeer { from: index, connection, number, bytes });
+                    }
+                    Output::TakePush { connection, number, .. } => {
+                        if let Some((to, Some(theirs))) = self.clients[index].peers.get(&connection).copied() {
+                            self.clients[to].cancelled.remove(&(theirs, number));
+                        }
+                    }
+                    Output::RefusePush { connection, number } => {
+                        if let Some((to, Some(theirs))) = self.clients[index].peers.get(&connection).copied() {
+                            self.clients[to].cancelled.insert((theirs, number));
+                        }
+                    }
                     Output::ServePart { connection, number, queue, pace } => {
                         let bytes = self.peer_bytes(index, number);
-                        let rate =
-                            pace.map_or(self.scenario.peer_rate, |pace| pace.as_u64().min(self.scenario.peer_rate));
                         let sent_bytes = bytes.len() as u64;
-                        let start = self.clients[index].uplink_free.max(self.now);
-                        let end = start + BytesPerSecond::new(rate).time_for(sent_bytes);
-                        self.clients[index].uplink_free = end;
+                        let (start, end) = self.uplink(index, sent_bytes, pace);
                         if let Some((to, Some(theirs))) = self.clients[index].peers.get(&connection).copied() {
                             let begun = Input::PartBegun { connection: theirs, number, queue };
                             self.at(start + self.scenario.delay, Event::Client(to, begun));
@@ -636,6 +690,15 @@ impl World {
         let mut encoded = Vec::new();
         proofs.iter().for_each(|proof| proof.encode_into(&mut encoded));
         hybrid_session::Input::HashesReceived { proofs: encoded.into() }
+    }
+
+    /// When a part that is sent now begins to leave a client, and when its last byte has left.
+    fn uplink(&mut self, index: usize, bytes: u64, pace: Option<BytesPerSecond>) -> (Instant, Instant) {
+        let rate = pace.map_or(self.scenario.peer_rate, |pace| pace.as_u64().min(self.scenario.peer_rate));
+        let start = self.clients[index].uplink_free.max(self.now);
+        let end = start + BytesPerSecond::new(rate).time_for(bytes);
+        self.clients[index].uplink_free = end;
+        (start, end)
     }
 
     fn deliver_to_peer(&mut self, index: usize, connection: ConnectionId, message: PeerMessage) {

@@ -1,7 +1,7 @@
 //! Single promises, each with the shortest story that shows it.
 
 use crate::world::{NOW, PARTS, World, coordinates, numbers, peer, world};
-use hybrid_manifest::{PartNumber, VerifiedPart};
+use hybrid_manifest::{PartNumber, VerifiedPart, VerifyError};
 use hybrid_session::{Config, ConnectionId, Event, Input, Output, PartFailure, PartSource, Session};
 use hybrid_units::{Duration, Instant, Mode};
 use hybrid_wire::address::AddressPolicy;
@@ -76,13 +76,17 @@ impl Story {
     }
 
     fn connect_holding(&mut self, connection: u64, index: u8, parts: &[u32]) -> Vec<Output> {
+        self.connect_with(connection, index, parts, true)
+    }
+
+    fn connect_with(&mut self, connection: u64, index: u8, parts: &[u32], uploads: bool) -> Vec<Output> {
         let hello = Hello {
             version: PROTOCOL_VERSION,
             content: self.world.manifest.content(),
             part_len_bytes: 16_384,
             ticket: self.world.ticket(peer(index), 9),
             has: numbers(parts),
-            uploads: true,
+            uploads,
         };
         self.tell(Input::PeerConnected {
             connection: ConnectionId(connection),
@@ -366,6 +370,8 @@ fn those_who_connected_together_are_served_by_level() {
         for number in 0..6 {
             story.store(PartSource::Server, PartNumber::new(number));
         }
+        // What came a while ago is not pushed.
+        story.now += Duration::from_secs(1);
         story.connect_holding(1, 2, &[]);
         story.now += later;
         story.connect_holding(2, 4, &[]);
@@ -426,7 +432,8 @@ fn parts_are_announced_in_bunches_while_requests_wait() {
         };
         outputs.iter().map(have).sum::<usize>()
     };
-    story.connect_holding(1, 2, &[]);
+    // Who does not pass on what it gets is pushed nothing.
+    story.connect_with(1, 2, &[], false);
     for number in 0..3 {
         assert_eq!(announced(&story.store(PartSource::Push, part(number))), 1, "nothing waits: at once");
     }
@@ -440,4 +447,134 @@ fn parts_are_announced_in_bunches_while_requests_wait() {
     assert_eq!(announced(&story.tell(Input::Timeout)), 0);
     story.now += Duration::from_millis(1);
     assert_eq!(announced(&story.tell(Input::Timeout)), 2);
+}
+
+fn pushes(outputs: &[Output]) -> Vec<(u64, u32)> {
+    let push = |output: &Output| match output {
+        Output::PushPart { connection, number, .. } => Some((connection.0, number.as_u32())),
+        _ => None,
+    };
+    outputs.iter().filter_map(push).collect()
+}
+
+fn rejection(outputs: Vec<Output>) -> VerifyError {
+    let verify = outputs.into_iter().find_map(|output| match output {
+        Output::Verify { expected, bytes, .. } => expected.verify(bytes).err(),
+        _ => None,
+    });
+    verify.expect("spoiled bytes to verify")
+}
+
+fn told_of(outputs: &[Output], connection: u64, number: u32) -> bool {
+    outputs.iter().any(|output| match output {
+        Output::SendPeer { connection: ConnectionId(to), message: PeerMessage::Have(have) } => {
+            *to == connection && have.parts.iter().any(|part| part.as_u32() == number)
+        }
+        _ => false,
+    })
+}
+
+#[test]
+fn a_part_that_nobody_holds_is_pushed_to_who_lacks_most() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    story.connect_holding(1, 2, &[0, 1]);
+    story.connect_holding(2, 4, &[0]);
+    let outputs = story.store(PartSource::Push, PartNumber::new(5));
+    assert_eq!(pushes(&outputs), [(2, 5)], "one slot");
+    assert!(told_of(&outputs, 1, 5) && !told_of(&outputs, 2, 5), "who is sent a part is not told of it");
+    let pushed = |taken| Input::PartPushed {
+        connection: ConnectionId(2),
+        number: PartNumber::new(5),
+        sent_bytes: 16_384,
+        taken,
+    };
+    let outputs = story.tell(pushed(true));
+    assert_eq!(pushes(&outputs), [], "a neighbour of two holds it: it is not rare");
+}
+
+#[test]
+fn a_refused_push_is_announced_and_the_next_goes_elsewhere() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    story.connect_holding(1, 2, &[0, 1]);
+    story.connect_holding(2, 4, &[0]);
+    story.store(PartSource::Push, PartNumber::new(5));
+    let (connection, number) = (ConnectionId(2), PartNumber::new(5));
+    let refused = || Input::PartPushed { connection, number, sent_bytes: 100, taken: false };
+    assert!(told_of(&story.tell(refused()), 2, 5));
+    for _ in 0..4 {
+        story.tell(refused());
+    }
+    let outputs = story.store(PartSource::Push, PartNumber::new(6));
+    assert_eq!(pushes(&outputs), [(1, 6)], "who refuses again and again gets no more");
+}
+
+#[test]
+fn nothing_is_pushed_while_somebody_asks_or_when_it_is_old() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    story.connect_holding(1, 2, &[]);
+    let outputs = story.store(PartSource::Push, PartNumber::new(5));
+    assert_eq!(pushes(&outputs), [(1, 5)]);
+    // The slot is taken; what comes meanwhile waits, and a request comes first.
+    story.store(PartSource::Push, PartNumber::new(6));
+    let (connection, number) = (ConnectionId(1), PartNumber::new(6));
+    story.tell(Input::PartRequested { connection, number });
+    let number = PartNumber::new(5);
+    let outputs = story.tell(Input::PartPushed { connection, number, sent_bytes: 16_384, taken: true });
+    assert_eq!(pushes(&outputs), []);
+    assert!(outputs.iter().any(|output| matches!(output, Output::ServePart { .. })));
+
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    story.store(PartSource::Push, PartNumber::new(5));
+    story.now += Duration::from_secs(1);
+    assert_eq!(pushes(&story.connect_holding(1, 2, &[])), [], "who came since was told by the hello");
+}
+
+#[test]
+fn an_offer_is_taken_once_and_by_the_rules_of_requests() {
+    let offer = |connection, number| Input::PartOffered {
+        connection: ConnectionId(connection),
+        number: PartNumber::new(number),
+    };
+    let taken = |outputs: &[Output]| {
+        let answers = outputs.iter().filter_map(|output| match output {
+            Output::TakePush { .. } => Some(true),
+            Output::RefusePush { .. } => Some(false),
+            _ => None,
+        });
+        answers.collect::<Vec<_>>()
+    };
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    story.connect_holding(1, 2, &[]);
+    story.connect_holding(2, 4, &[]);
+    story.connect_holding(3, 6, &[]);
+    assert_eq!(taken(&story.tell(offer(1, PARTS))), [false], "there is no such part");
+    assert_eq!(taken(&story.tell(offer(1, 5))), [true]);
+    assert_eq!(taken(&story.tell(offer(1, 6))), [false], "it has proved nothing: one part at a time");
+    assert_eq!(taken(&story.tell(offer(2, 5))), [false], "it is on its way");
+    let outputs = story.part(PartSource::Peer(ConnectionId(1)), PartNumber::new(5), 4);
+    let error = rejection(outputs);
+    let source = PartSource::Peer(ConnectionId(1));
+    let outputs = story.tell(Input::PartRejected { source, number: PartNumber::new(5), error });
+    let banned = |output: &Output| matches!(output, Output::Event(Event::PeerBanned { .. }));
+    assert!(outputs.iter().any(banned), "a pushed part is judged like any other");
+    assert_eq!(taken(&story.tell(offer(2, 5))), [true]);
+    story.store(PartSource::Peer(ConnectionId(2)), PartNumber::new(5));
+    assert_eq!(taken(&story.tell(offer(3, 5))), [false], "it is here");
+}
+
+#[test]
+fn an_offer_beats_a_request_that_waits() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    assert_eq!(requests(&story.connect_holding(1, 2, &[5])).len(), 1);
+    story.connect_holding(2, 4, &[]);
+    let outputs = story.tell(Input::PartOffered { connection: ConnectionId(2), number: PartNumber::new(5) });
+    assert!(outputs.iter().any(|output| matches!(output, Output::TakePush { .. })));
+    let cancelled = |output: &Output| matches!(output, Output::CancelRequest { connection: ConnectionId(1), .. });
+    assert!(outputs.iter().any(cancelled));
 }

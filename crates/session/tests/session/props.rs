@@ -77,6 +77,15 @@ enum Step {
         connection: u8,
         number: u32,
     },
+    Offer {
+        connection: u8,
+        number: u32,
+    },
+    Pushed {
+        connection: u8,
+        number: u32,
+        taken: bool,
+    },
     Hashes {
         first: u32,
         count: u32,
@@ -127,6 +136,10 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (connection(), number()).prop_map(|(connection, number)| Step::Ask { connection, number }),
         1 => (connection(), number()).prop_map(|(connection, number)| Step::Unask { connection, number }),
         2 => (connection(), number()).prop_map(|(connection, number)| Step::Served { connection, number }),
+        4 => (connection(), number()).prop_map(|(connection, number)| Step::Offer { connection, number }),
+        2 => (connection(), number(), any::<bool>()).prop_map(|(connection, number, taken)| {
+            Step::Pushed { connection, number, taken }
+        }),
         3 => (0..PARTS, 1..PARTS, any::<bool>()).prop_map(|(first, count, spoil)| Step::Hashes { first, count, spoil }),
         1 => Just(Step::NoHashes),
         1 => any::<bool>().prop_map(Step::StoreBreaks),
@@ -230,6 +243,15 @@ impl World {
             Step::Served { connection, number: part } => {
                 Input::PartServed { connection: id(connection), number: number(part), sent_bytes: 16_384 }
             }
+            Step::Offer { connection, number: part } => {
+                Input::PartOffered { connection: id(connection), number: number(part) }
+            }
+            Step::Pushed { connection, number: part, taken } => Input::PartPushed {
+                connection: id(connection),
+                number: number(part),
+                sent_bytes: 16_384,
+                taken: *taken,
+            },
             Step::Hashes { first, count, spoil } => {
                 let range = PartRange::new(PartNumber::new(*first), (*count).min(PARTS - first)).unwrap();
                 let mut proofs = self.ids.prove(range).unwrap().encode();
@@ -295,8 +317,11 @@ fn run(inline: bool, upload: bool, lazy: bool, held: &[u32], steps: &[Step]) -> 
                         let settled = if lazy { &mut pending } else { &mut inputs };
                         settled.push_back(if store_breaks { failed } else { Input::Stored { number } });
                     }
+                    Output::TakePush { number, .. } => prop_assert!(!session.held().contains(number)),
                     Output::Dial { peer, .. } => prop_assert!(peer.address.ip().to_string().starts_with("10.")),
-                    Output::ServePart { number, .. } => prop_assert!(upload && session.held().contains(number)),
+                    Output::ServePart { number, .. } | Output::PushPart { number, .. } => {
+                        prop_assert!(upload && session.held().contains(number))
+                    }
                     _ => {}
                 }
             }
