@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod failure;
+mod plan;
 mod prepare;
 mod serve;
 mod settings;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let done = match args.command {
         Command::Serve(serve) => serve::run(serve),
         Command::Prepare(prepare) => prepare::run(&prepare),
+        Command::Plan(plan) => plan::run(&plan),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
