@@ -114,7 +114,7 @@ impl Answer {
         ];
         let request = &self.plan.request;
         let title = format!(
-            "{} viewers of {}, a server of {}: {:.1} % from peers, {:.1} % of viewers stall ({} simulated, seed {})",
+            "{} viewers of {}, server {}: {:.1} % from peers, {:.1} % stall ({} simulated, seed {})",
             request.viewers,
             request.bitrate,
             request.uplink,

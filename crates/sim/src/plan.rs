@@ -15,7 +15,7 @@ use hybrid_wire::control::Want;
 /// The most viewers that a plan is for.
 pub const VIEWERS_MAX: u32 = 10_000_000;
 
-/// The most viewers that are simulated, however many are asked for: with parts of an hour, an hour of computing.
+/// The most viewers that are simulated, however many are asked for: time and memory grow with them.
 pub const SIMULATED_MAX: u32 = 10_000;
 
 /// The longest content: beyond it even long parts are too many.
@@ -27,7 +27,8 @@ const CONTENT_MAX: u64 = 32_000_000_000;
 /// Simulated parts times viewers if nothing else is asked for; what that takes is in `docs/guide/plan.md`.
 const PARTS_PLAYED: u64 = 150_000;
 
-/// Simulated viewers if nothing else is asked for: fewer are no crowd, and more change little.
+/// Simulated viewers if nothing else is asked for: at least twice as many as a client has peers, and no more than some seconds
+/// are enough for with a short content.
 const SIMULATED_MIN_DEFAULT: u64 = 100;
 const SIMULATED_MAX_DEFAULT: u64 = 1_000;
 
