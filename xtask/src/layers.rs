@@ -37,7 +37,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("hybrid-origin", &[&["hybrid-coordinator", "hybrid-qos", "hybrid-server-transport"], FOUNDATION]),
     ("hybrid-peer", &[&["hybrid-session", "hybrid-server-transport", "hybrid-peer-transport"], FOUNDATION]),
     // Programs name units and ids on their command lines.
-    ("hybrid-server-cli", &[&["hybrid-origin", "hybrid-units", "hybrid-manifest"]]),
+    // `hybrid-server plan` plays the crowd that the server is to serve.
+    ("hybrid-server-cli", &[&["hybrid-origin", "hybrid-sim", "hybrid-units", "hybrid-manifest"]]),
     ("hybrid-peer-cli", &[&["hybrid-peer", "hybrid-units", "hybrid-manifest"]]),
     ("xtask", &[]),
 ];

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use hybrid_origin::Prefix;
-use hybrid_units::BytesPerSecond;
+use hybrid_units::{BytesPerSecond, Duration, parse_duration};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Show what a file becomes: its id (as b3sum prints it), its part length and parts
     Prepare(Prepare),
+    /// Simulate a crowd of viewers before it comes: what peers carry, who stalls, and what the server sends
+    Plan(Plan),
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -122,6 +124,98 @@ pub(crate) struct Prepare {
     pub(crate) state: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Plan {
+    /// What the server can send: 100M (bits per second), 12.5MB/s
+    #[arg(long, value_name = "RATE")]
+    pub(crate) uplink: BytesPerSecond,
+
+    /// How many watch
+    #[arg(long, value_name = "N")]
+    pub(crate) viewers: u32,
+
+    /// The rate of the media
+    #[arg(long, value_name = "RATE")]
+    pub(crate) bitrate: BytesPerSecond,
+
+    /// What each viewer can send
+    #[arg(long, value_name = "RATE", default_value = "5M")]
+    pub(crate) peer_up: BytesPerSecond,
+
+    /// What each viewer can receive
+    #[arg(long, value_name = "RATE", default_value = "50M")]
+    pub(crate) peer_down: BytesPerSecond,
+
+    /// How long a viewer goes on giving when it has seen the end
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) stay: Duration,
+
+    /// Viewers come at random, so many on average: 10/s, 90/min
+    #[arg(long, value_name = "RATE", conflicts_with = "over")]
+    pub(crate) arrivals: Option<PerSecond>,
+
+    /// All viewers come within this time
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) over: Duration,
+
+    /// How long the content plays
+    #[arg(long, value_name = "TIME", default_value = "10min", value_parser = duration)]
+    pub(crate) length: Duration,
+
+    /// How long a packet takes from anybody to anybody
+    #[arg(long, value_name = "TIME", default_value = "25ms", value_parser = duration)]
+    pub(crate) delay: Duration,
+
+    /// What the server sends to the swarm, as with `serve`
+    #[arg(long, value_name = "fast|thrifty", default_value = "fast")]
+    pub(crate) egress_policy: Egress,
+
+    /// All randomness comes from it: the same seed, the same answer
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
+    /// How many of the viewers are simulated, the server's uplink in proportion [default: as many as take some seconds]
+    #[arg(long, value_name = "N")]
+    pub(crate) simulate: Option<u32>,
+
+    /// One JSON object on one line instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write a plot over the time; a file that is there is replaced
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// So many a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PerSecond(pub(crate) f64);
+
+impl FromStr for PerSecond {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('/').and_then(|(number, unit)| {
+            let seconds = match unit {
+                "s" => 1.0,
+                "min" => 60.0,
+                "h" => 3_600.0,
+                _ => return None,
+            };
+            let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            number.parse::<f64>().ok().filter(|_| plain).map(|number| number / seconds)
+        });
+        match parsed {
+            Some(rate) if rate > 0.0 => Ok(Self(rate)),
+            _ => Err(format!("'{}' is no rate of arrivals: write 10/s, 90/min or 500/h", text.escape_default())),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
 /// How many clients are served directly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direct {
@@ -176,6 +270,25 @@ mod tests {
     #[test]
     fn the_definition_holds_together() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn arrivals() {
+        for (text, expected) in [
+            ("10/s", Some(10.0)),
+            ("90/min", Some(1.5)),
+            ("1.8/h", Some(0.0005)),
+            ("10", None),
+            ("0/s", None),
+            ("-1/s", None),
+            ("inf/s", None),
+            ("1e3/s", None),
+            ("./s", None),
+            ("/s", None),
+            ("10/d", None),
+        ] {
+            assert_eq!(text.parse().ok(), expected.map(PerSecond), "{text}");
+        }
     }
 
     #[test]

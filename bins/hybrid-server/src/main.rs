@@ -5,6 +5,7 @@ mod config;
 #[cfg(unix)]
 mod explain;
 mod failure;
+mod plan;
 mod prepare;
 mod serve;
 mod settings;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Command::Explain(explain) => explain::run(&explain),
         Command::Prepare(prepare) => prepare::run(&prepare),
+        Command::Plan(plan) => plan::run(&plan),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! One client on the virtual network: its session, its connections, and what it has going on.
 
 use crate::network::TransferId;
+use crate::playback::Player;
 use crate::queue::{HostId, LinkId, Token};
 use hybrid_manifest::PartNumber;
 use hybrid_session::Session;
@@ -70,6 +71,8 @@ pub(crate) struct Record {
     pub(crate) first_upload: Option<Instant>,
     pub(crate) complete: Option<Instant>,
     pub(crate) mode: Option<Mode>,
+    /// From its arrival on, if it plays.
+    pub(crate) player: Option<Player>,
     pub(crate) stalls: u32,
     /// Part bytes that were stored, by source in the order of [`Source::ALL`].
     pub(crate) received: [u64; Source::ALL.len()],

@@ -24,6 +24,8 @@
 //! - A lost message is one that comes later (a round trip and 20 ms), and holds up those behind it; a lost dial comes to nothing.
 //! - A cancelled request stops its transfer one delay later; what was sent until then is wasted.
 //! - Pushes to one client go one after the other, over its control channel.
+//! - A viewer plays parts in order at the media's rate, tells its session its place, and leaves when it has seen the end and
+//!   stayed; see [`Playback`].
 //!
 //! # What is not
 //!
@@ -34,10 +36,16 @@ mod host;
 mod network;
 mod outcome;
 mod picture;
+mod plan;
+mod playback;
 mod queue;
 mod scenario;
 mod simulation;
 
 pub use outcome::{ClientOutcome, Idle, Moment, Outcome, Spread};
+pub use plan::{
+    Answer, Bound, Deficit, Plan, PlanError, PlanMoment, PlanRequest, SIMULATED_MAX, VIEWERS_MAX, ViewerArrivals,
+};
+pub use playback::{PlayOutcome, Playback};
 pub use scenario::{Arrivals, Churn, PEERS_MAX, Scenario, ScenarioError, ServerFate, SlotFree, Uplinks};
 pub use simulation::{Counts, Simulation};

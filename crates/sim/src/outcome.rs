@@ -3,7 +3,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "places in lists")]
 
 use crate::host::Record;
-use crate::{Counts, Scenario};
+use crate::{Counts, PlayOutcome, Scenario};
 use hybrid_units::{Instant, Mode};
 use hybrid_wire::Source;
 
@@ -107,6 +107,8 @@ pub struct ClientOutcome {
     pub sent: u64,
     /// Pauses of more than two seconds.
     pub stalls: u32,
+    /// How it played, if it came and plays.
+    pub play: Option<PlayOutcome>,
 }
 
 /// One moment of the time series. Shares are since the moment before.
@@ -119,6 +121,12 @@ pub struct Moment {
     pub server_use: f64,
     /// The same of the clients that are there.
     pub uplink_use: f64,
+    /// Bytes per second that the server sent since the moment before.
+    pub server_rate: f64,
+    /// The same of all clients together.
+    pub peer_rate: f64,
+    /// Clients that are there and have not played to the end, if they play.
+    pub watching: u32,
     /// Copies that the server has sent until now.
     pub server_copies: f64,
     /// Clients that are there.
@@ -154,7 +162,7 @@ pub struct Idle {
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Self {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let (Some(max), count) = (values.last().copied(), values.len()) else { return Self::default() };
         let at = |share: f64| values[((share * count as f64) as usize).min(count - 1)];
@@ -185,6 +193,7 @@ impl Outcome {
             received: record.received,
             sent: *sent,
             stalls: record.stalls,
+            play: record.player.as_ref().map(|player| player.outcome(end)),
         };
         let clients: Vec<ClientOutcome> = records.iter().zip(uplinks).zip(sent).map(client).collect();
         let spread =

@@ -28,6 +28,8 @@ pub(crate) enum Event {
         host: HostId,
         crash: bool,
     },
+    /// A part has been played.
+    Played(HostId),
     /// A session's timer may be due.
     Wake(HostId),
     /// The coordinator's timer may be due.

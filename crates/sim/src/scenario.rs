@@ -2,6 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares of counts below 2^32")]
 
+use crate::Playback;
 use hybrid_manifest::{MAX_PARTS, PartLen};
 use hybrid_units::{BytesPerSecond, Duration};
 use rand::rngs::ChaCha8Rng;
@@ -10,6 +11,9 @@ use rand::{RngExt, SeedableRng};
 
 /// The most clients: as many addresses as the virtual network 10.0.0.0/8 is used for.
 pub const PEERS_MAX: u32 = 1_000_000;
+
+/// Moments of the time series in the time that the run takes at the least.
+const MOMENTS: u32 = 200;
 
 /// A crowd, its links and its content. A run is a function of this alone.
 #[derive(Clone, Debug)]
@@ -49,6 +53,8 @@ pub struct Scenario {
     pub arrivals: Arrivals,
     /// How clients go.
     pub churn: Churn,
+    /// How clients play what they fetch; `None` if they only fetch it. Their settings must want the parts in order then.
+    pub playback: Option<Playback>,
     /// Clients that the server serves directly; `None` leaves it to the thresholds.
     pub direct: Option<u32>,
     /// What becomes of the server.
@@ -105,7 +111,7 @@ pub enum Arrivals {
 #[derive(Clone, Debug, PartialEq, Default)]
 #[allow(clippy::exhaustive_structs, reason = "a scenario is data")]
 pub struct Churn {
-    /// A client goes this long after it is complete; `None`: it stays.
+    /// A client goes this long after it is complete, and has played all if it plays; `None`: it stays.
     pub stay: Option<Duration>,
     /// The share of the clients that go before they are complete, at a random moment of the time that a complete download
     /// would take at the least.
@@ -233,6 +239,7 @@ impl Scenario {
             loss: 0.0,
             arrivals: Arrivals::Flash(Duration::from_millis(100)),
             churn: Churn::default(),
+            playback: None,
             // With no threshold at all, the first one is still served directly: there is nobody else.
             direct: Some(1),
             server: ServerFate::default(),
@@ -338,6 +345,8 @@ impl Scenario {
             (self.jitter <= Duration::from_secs(10), "the jitter: at most 10 s"),
             ((0.0..=0.5).contains(&self.loss), "the loss: from 0 to 0.5"),
             (share(self.churn.leave) && share(self.churn.return_share), "shares of those who go: from 0 to 1"),
+            (self.playback.as_ref().is_none_or(|play| positive(play.rate)), "the rate of the media must be above 0"),
+            (self.playback.is_none() || self.churn.leave == 0.0, "those who play do not leave before the end"),
             (self.polluters < self.peers, "polluters: fewer than there are clients"),
             (self.server.cut.is_none_or(|(_, left)| share(left)), "the server's uplink after a cut: a share, 0 to 1"),
         ];
@@ -406,6 +415,15 @@ impl Scenario {
         let last = arrivals.last().copied().unwrap_or(0.0);
         let down = self.downlink.map_or(0.0, |rate| file / rate.as_u64() as f64);
         (first + file / server).max(together).max(last + down)
+    }
+
+    /// The time between moments of the time series: a part of the time that a run takes at the least, by
+    /// [`Scenario::bound_secs`] and until the last one has played the content.
+    pub(crate) fn moment(&self) -> Duration {
+        let last = self.arrivals_by_client().last().copied().unwrap_or_default();
+        let played = self.playback.as_ref().map(|play| last + play.part_time(self.part_len) * self.parts);
+        let least = Duration::from_secs_f64(self.bound_secs()).max(played.unwrap_or_default());
+        (least / MOMENTS).max(Duration::from_millis(1))
     }
 }
 

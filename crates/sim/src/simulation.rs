@@ -11,6 +11,7 @@
 use crate::host::{Host, LinkState, NO_LINK};
 use crate::network::{Kind, Load, Network, SERVER, Transfer};
 use crate::outcome::{Idle, Moment, Outcome};
+use crate::playback::{Played, Player};
 use crate::queue::{Event, HostId, Letter, LinkId, Queue, connection, part};
 use crate::scenario::{Scenario, ScenarioError, SlotFree};
 use bytes::Bytes;
@@ -48,9 +49,6 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// As `hybrid-peer-transport` waits for a sign of life.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Moments of the time series in the time that the run takes at the least.
-const MOMENTS: u32 = 200;
 
 /// Hosts whose reason to be idle is looked for at one moment; more tell nothing new.
 const IDLE_SAMPLE: usize = 256;
@@ -238,8 +236,7 @@ impl Simulation {
             inputs: VecDeque::new(),
             outstanding: scenario.peers,
             sampled_bytes: 0.0,
-            observe_every: Duration::from_secs_f64(scenario.bound_secs() / f64::from(MOMENTS))
-                .max(Duration::from_millis(1)),
+            observe_every: scenario.moment(),
             observed: (Instant::ZERO, 0.0, 0.0),
             flying: 0,
             wasted: 0,
@@ -459,6 +456,7 @@ impl Simulation {
         match event {
             Event::Arrive(host) => self.arrive(host),
             Event::Leave { host, crash } => self.leave(host, crash),
+            Event::Played(host) => self.played(host),
             Event::Wake(host) => self.wake(host),
             Event::WakeServer => {
                 if self.server_armed != self.now {
@@ -700,6 +698,10 @@ impl Simulation {
         let held = std::mem::take(&mut host.stored);
         host.session = Some(Session::new(config, self.now, unix, self.manifest.clone(), peer_id(index), held));
         host.record.arrived.get_or_insert(self.now);
+        if let Some(playback) = &scenario.playback {
+            let player = Player::new(playback, scenario.part_len, scenario.parts, self.now);
+            host.record.player.get_or_insert(player);
+        }
         host.wake = Instant::FAR_FUTURE;
         if self.server_alive {
             self.client(index, Input::ControlOpened);
@@ -1155,18 +1157,14 @@ impl Simulation {
                 if let Some(place) = Source::ALL.iter().position(|other| other == source) {
                     record.received[place] += bytes;
                 }
+                self.play(host);
             }
             Note::Complete { .. } => {
-                let stay = self.scenario.churn.stay;
                 let this = self.host_mut(host);
-                if this.record.complete.is_none() {
-                    this.record.complete = Some(now);
-                    if !this.record.goes {
-                        self.outstanding -= 1;
-                    }
-                }
-                if let Some(stay) = stay {
-                    self.queue.at(now + stay, Event::Leave { host, crash: false });
+                let is_first = this.record.complete.is_none();
+                this.record.complete.get_or_insert(now);
+                if this.record.player.is_none() {
+                    self.done(host, is_first);
                 }
             }
             Note::PeerBanned { peer, .. } => {
@@ -1177,6 +1175,39 @@ impl Simulation {
                 panic!("the server's own bytes were refused; {}", self.describe())
             }
             _ => {}
+        }
+    }
+
+    /// A client has all that it came for, perhaps not for the first time.
+    fn done(&mut self, host: HostId, is_first: bool) {
+        if is_first && !self.host(host).record.goes {
+            self.outstanding -= 1;
+        }
+        if let Some(stay) = self.scenario.churn.stay {
+            self.queue.at(self.now + stay, Event::Leave { host, crash: false });
+        }
+    }
+
+    /// A part is held: a player that waits may go on.
+    fn play(&mut self, host: HostId) {
+        let Host { session: Some(session), record, .. } = &mut self.hosts[host as usize] else { return };
+        let Some(player) = &mut record.player else { return };
+        if player.on_held(self.now, |number| session.held().contains(part(number))) {
+            self.queue.at(self.now + player.part_time, Event::Played(host));
+        }
+    }
+
+    fn played(&mut self, host: HostId) {
+        let now = self.now;
+        let Some(player) = &mut self.host_mut(host).record.player else { return };
+        let (played, place, part_time) = (player.on_played(now), player.place, player.part_time);
+        match played {
+            Played::Ended => return self.done(host, true),
+            Played::Next => self.queue.at(now + part_time, Event::Played(host)),
+            Played::Stalled => {}
+        }
+        if self.host(host).session.as_ref().is_some_and(|session| !session.is_complete()) {
+            self.client(host, Input::Seek { number: part(place) });
         }
     }
 
@@ -1211,10 +1242,15 @@ impl Simulation {
             self.why_idle(index as HostId, host, &mut idle);
         }
         let complete = self.hosts.iter().filter(|host| host.record.complete.is_some()).count();
+        let watches = |host: &Host| host.record.player.as_ref().is_some_and(|player| !player.has_ended());
+        let watching = here().filter(|(_, host)| watches(host)).count();
         self.series.push(Moment {
             secs: self.now.since(Instant::ZERO).as_secs_f64(),
             server_use: (server - server_then) / (self.network.end(SERVER).up.max(1.0) * secs),
             uplink_use: if capacity > 0.0 { (peers - peers_then) / (capacity * secs) } else { 0.0 },
+            server_rate: (server - server_then) / secs,
+            peer_rate: (peers - peers_then) / secs,
+            watching: watching as u32,
             server_copies: server / self.scenario.content_bytes() as f64,
             here: hosts as u32,
             complete: complete as u32,
