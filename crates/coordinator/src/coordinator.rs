@@ -103,6 +103,8 @@ struct Client {
     sent_rate: u64,
     joined_at: Instant,
     reported_at: Instant,
+    /// Whether it has reported since it joined: before, nobody knows whether it reaches peers.
+    reported: bool,
     complete: bool,
     /// Parts that it may fetch over HTTP although it is in the swarm; at most the starters beyond the first.
     granted: BTreeSet<PartNumber>,
@@ -317,6 +319,7 @@ impl Coordinator {
             sent_rate: 0,
             joined_at: now,
             reported_at: now,
+            reported: false,
             complete,
             granted: BTreeSet::new(),
             pushing: BTreeSet::new(),
@@ -578,7 +581,7 @@ impl Coordinator {
             Source::ServerDirect
         } else if record.granted.contains(&number) {
             Source::ServerGrant
-        } else if record.alone_since.is_none()
+        } else if (record.alone_since.is_none() || !record.reported)
             && self.pushes >= self.config.pushes_in_flight_max
             && swarm.parts_without_holder() > 0
         {
@@ -639,6 +642,7 @@ impl Coordinator {
         record.sent_rate = rate.max(record.sent_rate - record.sent_rate / 16);
         swarm.uplinks_known = swarm.uplinks_known.saturating_sub(known_before).saturating_add(record.uplink_known());
         record.reported_at = now;
+        record.reported = true;
         record.alone_since = if report.peers > 0 { None } else { Some(record.alone_since.unwrap_or(now)) };
         let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
         let completed = complete && !record.complete;
