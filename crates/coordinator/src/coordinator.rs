@@ -113,6 +113,8 @@ struct Client {
     sent_rate: u64,
     joined_at: Instant,
     reported_at: Instant,
+    /// Whether it has reported since it joined: before, nobody knows whether it reaches peers.
+    reported: bool,
     complete: bool,
     /// Parts that it may fetch over HTTP although it is in the swarm; at most the starters beyond the first.
     granted: BTreeSet<PartNumber>,
@@ -355,6 +357,7 @@ impl Coordinator {
             sent_rate: 0,
             joined_at: now,
             reported_at: now,
+            reported: false,
             complete,
             granted: BTreeSet::new(),
             pushing: BTreeMap::new(),

@@ -95,6 +95,12 @@ impl Fetches {
         self.flights.values().filter(|flight| flight.server.is_some()).count()
     }
 
+    /// Parts that the server was asked for as this, and no peer was.
+    pub(crate) fn asked_of_server_alone(&self, class: Source) -> Vec<PartNumber> {
+        let alone = |flight: &Flight| flight.server == Some(class) && flight.peers.is_empty();
+        self.flights.iter().filter(|(_, flight)| alone(flight)).map(|(number, _)| *number).collect()
+    }
+
     pub(crate) fn ask_server(&mut self, number: PartNumber, class: Source) {
         self.taken.insert(number);
         self.flights.entry(number).or_default().server = Some(class);

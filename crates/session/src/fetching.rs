@@ -162,6 +162,25 @@ impl Session {
             requests += 1;
         }
         self.relieve(now);
+        self.relieve_server(now);
+    }
+
+    /// Asks a peer that has nothing to do for us for what the server was asked for as help.
+    ///
+    /// The server may be busy with all of a crowd: a part that peers hold by now would come last from there.
+    fn relieve_server(&mut self, now: Instant) {
+        for number in self.fetches.asked_of_server_alone(Source::ServerRescue) {
+            let holders = self.connections.iter().filter(|(_, connection)| {
+                connection.asked.is_empty()
+                    && connection.has.contains(number)
+                    && connection.takes_requests(now, &self.config, self.part_bytes)
+            });
+            let soonest =
+                holders.min_by(|(_, a), (_, b)| a.eta_secs(self.part_bytes).total_cmp(&b.eta_secs(self.part_bytes)));
+            if let Some(id) = soonest.map(|(id, _)| id) {
+                self.ask_peer(now, id, number);
+            }
+        }
     }
 
     /// How many parts may be asked of all peers: what comes within [`AHEAD`], so that no source idles while a request is on

@@ -58,7 +58,7 @@ impl Coordinator {
             Source::ServerDirect
         } else if record.granted.contains(&number) {
             Source::ServerGrant
-        } else if record.alone_since.is_none()
+        } else if (record.alone_since.is_none() || !record.reported)
             && self.pushes >= self.config.pushes_in_flight_max
             && swarm.parts_without_holder() > 0
         {

@@ -43,6 +43,7 @@ impl Coordinator {
         record.sent_rate = rate.max(record.sent_rate - record.sent_rate / 16);
         swarm.uplinks_known = swarm.uplinks_known.saturating_sub(known_before).saturating_add(record.uplink_known());
         record.reported_at = now;
+        record.reported = true;
         record.alone_since = if report.peers > 0 { None } else { Some(record.alone_since.unwrap_or(now)) };
         let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
         let completed = complete && !record.complete;

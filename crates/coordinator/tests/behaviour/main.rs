@@ -419,6 +419,8 @@ fn help_waits_for_what_the_whole_swarm_waits_for() {
     story.join(1, &Newcomer { has: 0..PARTS - 2, ..Newcomer::new(1) });
     let pushed = pushes(&story.join(2, &Newcomer::new(2)));
     assert_eq!(pushed.len(), 2);
+    let waits = |verdict| matches!(verdict, PartVerdict::Wait { .. });
+    assert!(waits(story.fetch(2, 0)), "served though it has not said that it reaches nobody");
     story.report(2, 0..0);
     let PartVerdict::Wait { retry_after, code, .. } = story.fetch(2, 0) else { panic!("served beside the pushes") };
     assert_eq!((retry_after, code), (Duration::from_millis(500), "E_RESCUE_BUDGET"));

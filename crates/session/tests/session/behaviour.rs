@@ -307,6 +307,20 @@ fn help_is_asked_for_only_after_a_while_without_progress() {
 }
 
 #[test]
+fn what_the_server_is_slow_to_help_with_is_asked_of_a_peer_that_holds_it() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    story.now += Config::default().rescue_after;
+    let helped = fetches(&story.tell(Input::Timeout));
+    let number = helped[0];
+    assert_eq!(requests(&story.connect_holding(1, 2, &[number.as_u32()])), [(ConnectionId(1), number)]);
+    let outputs = story.part(PartSource::Peer(ConnectionId(1)), number, 0);
+    let given_up =
+        |output: &Output| matches!(output, Output::CancelFetch { number: cancelled } if *cancelled == number);
+    assert!(outputs.iter().any(given_up), "the server still sends it: {outputs:?}");
+}
+
+#[test]
 fn who_reaches_no_peer_asks_the_server_all_the_time() {
     let mut story = Story::new(true);
     story.welcome(Mode::PeerToPeer, &[2]);
