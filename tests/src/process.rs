@@ -251,6 +251,11 @@ impl PeerProcess {
         })
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.running.ended().is_some()
+    }
+
     /// Waits until it ends by itself.
     pub fn wait_for_end(&mut self) -> ExitStatus {
         let name = self.running.name.clone();

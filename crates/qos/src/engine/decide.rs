@@ -161,11 +161,10 @@ impl Engine {
         Some(Reason { measure, value, threshold: latch.mark(), passed: latch.passed() && !excused, excused })
     }
 
-    /// Whether direct clients are known to get what is required, and have for as long as it takes to leave a threshold.
+    /// Whether no direct client is known to have got less than it should for some time. A swarm may fill the link, and gives way.
     fn is_served(&self, now: Instant) -> bool {
         self.config.direct_clients == DirectClients::Auto
-            && self.allowance.rates().is_some()
-            && self.short_at.is_none_or(|short| now.since(short) >= self.config.leave_after)
+            && self.short_at.is_none_or(|short| now.since(short) >= self.config.dwell)
     }
 
     fn evidence(&self) -> Evidence {
