@@ -111,6 +111,8 @@ struct Client {
     uplink: u64,
     /// The most that it was seen to send to peers over one report's interval, in bytes per second; fades slowly.
     sent_rate: u64,
+    /// Of a thousand packets that it sent to peers, how many it last said were lost.
+    loss_permille: u16,
     joined_at: Instant,
     reported_at: Instant,
     /// Whether it has reported since it joined: before, nobody knows whether it reaches peers.
@@ -328,7 +330,9 @@ impl Coordinator {
         let newcomer = self.quality.newcomer(class, swarm.reachable(), control);
         let verdict = self.quality.class_mut(class).engine.verdict(now, newcomer);
         let hidden = self.accused.get(&join.peer).is_some_and(|accusers| is_enough(&self.config, accusers));
-        let coordinates = coordinates.filter(|_| !hidden);
+        let uplink = join.contract.rate_limit_bytes_per_second.filter(|_| join.contract.upload);
+        let uplink = uplink.unwrap_or(if join.contract.upload { u64::MAX } else { 0 });
+        let coordinates = coordinates.filter(|_| !hidden && lists::offers_enough(uplink, swarm.part_len.as_u64()));
         let Some(place) = swarm.join(client, has, coordinates.is_some()) else {
             let bye = Bye { code: ByeCode::Busy, reason: "the swarm is full".to_owned() };
             self.out.push_back(Output::Close { client, bye });
@@ -349,12 +353,9 @@ impl Coordinator {
             session,
             observed,
             coordinates,
-            uplink: if join.contract.upload {
-                join.contract.rate_limit_bytes_per_second.unwrap_or(u64::MAX)
-            } else {
-                0
-            },
+            uplink,
             sent_rate: 0,
+            loss_permille: 0,
             joined_at: now,
             reported_at: now,
             reported: false,

@@ -5,7 +5,7 @@ use hybrid_coordinator::{ClientId, ClientStatus, ContentStats, ContentStatus, Co
 use hybrid_coordinator::{PartVerdict, Recorded};
 use hybrid_manifest::{ContentId, PartNumber};
 use hybrid_server_transport::{ControlSender, SendError};
-use hybrid_units::Instant;
+use hybrid_units::{Duration, Instant};
 use hybrid_wire::control::{Bye, ByeCode, ServerMessage};
 use hybrid_wire::{PeerId, SessionToken};
 use std::collections::BTreeMap;
@@ -136,6 +136,10 @@ impl Driver {
         number: PartNumber,
     ) -> PartVerdict {
         self.brain().coordinator.authorize_part(self.clock.now(), session, content, number)
+    }
+
+    pub(crate) fn part_served(&self, content: ContentId, took: Duration) {
+        self.brain().coordinator.part_served(self.clock.now(), content, took);
     }
 
     pub(crate) fn stats(&self, content: ContentId) -> Option<ContentStats> {

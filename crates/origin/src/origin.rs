@@ -395,6 +395,10 @@ impl Site for Origin {
     fn sent(&self, bytes: u64) {
         self.inner.store.egress.sent(bytes);
     }
+
+    fn part_served(&self, content: ContentId, took: Duration) {
+        self.inner.driver.part_served(content, took);
+    }
 }
 
 /// A control channel that the coordinator knows of; it is told the end however it comes.

@@ -43,7 +43,9 @@ pub struct ConnectionStats {
     pub sent_bytes: u64,
     /// UDP payload bytes received.
     pub received_bytes: u64,
-    /// Packets that were sent and lost.
+    /// Packets that were sent.
+    pub sent_packets: u64,
+    /// How many of them were lost.
     pub lost_packets: u64,
 }
 
@@ -91,6 +93,7 @@ impl Connection {
             rtt: self.link.quic.rtt(),
             sent_bytes: stats.udp_tx.bytes,
             received_bytes: stats.udp_rx.bytes,
+            sent_packets: stats.path.sent_packets,
             lost_packets: stats.path.lost_packets,
         }
     }

@@ -180,6 +180,12 @@ impl Download {
         }
     }
 
+    /// Tells how the play-out goes: how much media is ahead of the playhead, and whether the player has just run dry. The server
+    /// helps whose buffer is thin.
+    pub async fn playing(&self, buffer: Duration, ran_dry: bool) {
+        drop(self.commands.send(Command::Playing { buffer, ran_dry }).await);
+    }
+
     /// Ends it in good order: says good-bye to server and peers and brings the cache to the disk. Gives the last figures.
     pub async fn close(mut self) -> Progress {
         drop(self.commands.send(Command::Stop).await);

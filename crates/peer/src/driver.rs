@@ -51,6 +51,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 #[derive(Debug)]
 pub(crate) enum Command {
     Seek(PartNumber),
+    Playing { buffer: Duration, ran_dry: bool },
     Stop,
 }
 
@@ -99,6 +100,8 @@ pub(crate) struct Driver {
     control_events: mpsc::Receiver<ControlEvent>,
     last_words: Option<Written>,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// Packets sent and lost on each connection, as far as the session was told.
+    told_packets: BTreeMap<ConnectionId, (u64, u64)>,
     responders: BTreeMap<(ConnectionId, PartNumber), Responder>,
     /// Pushed parts of which the session has not said yet whether it takes them.
     offered: BTreeMap<(ConnectionId, PartNumber), PushedPart>,
@@ -137,6 +140,7 @@ impl Driver {
             control_events,
             last_words: None,
             connections: BTreeMap::new(),
+            told_packets: BTreeMap::new(),
             responders: BTreeMap::new(),
             offered: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -172,6 +176,7 @@ impl Driver {
                 Some(event) = self.control_events.recv() => self.on_control_event(event),
                 command = self.parts.commands.recv() => match command {
                     Some(Command::Seek(number)) => self.feed(Input::Seek { number }),
+                    Some(Command::Playing { buffer, ran_dry }) => self.feed(Input::Playing { buffer, ran_dry }),
                     Some(Command::Stop) | None => break,
                 },
                 () = sleep_until(self.wake) => self.feed(Input::Timeout),
@@ -440,7 +445,22 @@ impl Driver {
             }
             !gone
         });
+        self.told_packets.remove(&connection);
         self.connections.remove(&connection)
+    }
+
+    /// Tells what the transports see of the links.
+    fn measure_links(&mut self) {
+        let (mut sent_packets, mut lost_packets) = (0u64, 0u64);
+        for (id, connection) in &self.connections {
+            let stats = connection.stats();
+            let now = (stats.sent_packets, stats.lost_packets);
+            let before = self.told_packets.insert(*id, now).unwrap_or_default();
+            sent_packets += now.0.saturating_sub(before.0);
+            lost_packets += now.1.saturating_sub(before.1);
+        }
+        let round_trip = self.control.as_ref().and_then(ClientControlSender::round_trip);
+        self.feed(Input::Links { round_trip, sent_packets, lost_packets });
     }
 
     fn send_peer(&self, connection: ConnectionId, message: &PeerMessage) {
@@ -522,6 +542,9 @@ impl Driver {
     // ---- The cache.
 
     fn keep_house(&mut self, sync_due: bool) {
+        if sync_due {
+            self.measure_links();
+        }
         let unsynced = self.parts.store.unsynced();
         if unsynced >= SYNC_PARTS || (sync_due && unsynced > 0) {
             self.sync();

@@ -171,7 +171,8 @@ impl Engine {
         Ok(())
     }
 
-    /// A part was sent to a direct client in this time, from the request to the last byte.
+    /// A part was served in this time: from its request until all its bytes were there to be sent, or, if it was sent unasked, until
+    /// they were written.
     ///
     /// # Errors
     /// When it is over an hour or the clock went back or jumped; nothing else has changed then.

@@ -26,7 +26,7 @@ pub enum Meter {
     Cpu,
     /// Seconds that bytes wait in the server before they are sent.
     QueueDelay,
-    /// Seconds from a request for a part to its last byte.
+    /// Seconds from a request for a part until all its bytes are there to be sent; of a part sent unasked, until they are written.
     PartTime,
     /// Reported: seconds from the join to the first part.
     StartUp,

@@ -176,6 +176,11 @@ pub trait Site: Send + Sync + 'static {
     /// Completes when so many more bytes may be sent: the place to hold back for a limit on egress.
     fn pace(&self, bytes: u64) -> impl Future<Output = ()> + Send;
 
+    /// A part that was asked for was ready to be sent after this time, waiting for its turn included. By default nobody cares.
+    fn part_served(&self, content: ContentId, took: Duration) {
+        let _ = (content, took);
+    }
+
     /// So many bytes of content, manifests or hashes were handed to a connection. Headers and TLS are not counted.
     fn sent(&self, bytes: u64);
 }

@@ -203,6 +203,14 @@ async fn a_control_channel_there_and_back() {
         let push = timeout(DEADLINE, control.recv()).await.unwrap().unwrap().unwrap();
         let ServerMessage::PartPush(push) = push else { panic!("no push: {push:?}") };
         assert_eq!(push.bytes, server.site.contents["a.txt"].1.slice(0..1_000));
+        // The ping went out with the channel's beginning; its answer may still be on its way.
+        let sender = control.sender();
+        let answered = async {
+            while sender.round_trip().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(DEADLINE, answered).await.expect("a round trip");
         let bye = ClientMessage::Bye(Bye { code: ByeCode::Done, reason: String::new() });
         assert!(control.send(&bye).unwrap().await);
         let bye = timeout(DEADLINE, control.recv()).await.unwrap().unwrap().unwrap();

@@ -55,7 +55,7 @@ impl Session {
         }
         self.announcements.since = None;
         let parts = std::mem::take(&mut self.announcements.parts);
-        if !self.config.upload || self.stopped {
+        if !self.serves() || self.stopped {
             return;
         }
         for (id, connection) in self.connections.iter() {

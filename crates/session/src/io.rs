@@ -207,6 +207,22 @@ pub enum Input {
         /// The part that is needed next.
         number: PartNumber,
     },
+    /// How the play-out of the content goes, told by whoever plays it: at each pause, and whenever the buffer has changed much.
+    Playing {
+        /// Media ahead of the playhead.
+        buffer: Duration,
+        /// Whether the player has just run dry: a stall begins.
+        ran_dry: bool,
+    },
+    /// What the transports see of the links, now and then.
+    Links {
+        /// Round-trip time to the server, if it is known.
+        round_trip: Option<Duration>,
+        /// Packets that were sent to peers since this was told last.
+        sent_packets: u64,
+        /// How many of them were lost.
+        lost_packets: u64,
+    },
     /// The end: say good-bye to everyone.
     Stop,
 }

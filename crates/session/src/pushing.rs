@@ -58,7 +58,7 @@ impl Session {
     /// Sends what few neighbours hold to those that lack it, while nobody asks for anything.
     pub(crate) fn push(&mut self, now: Instant) {
         let slots = self.upload_slots();
-        let may = self.config.upload && !self.stopped;
+        let may = self.serves() && !self.stopped;
         while may && self.pushes.due && self.uploads.may_push(now, slots.min(PUSHES)) {
             let Some((id, number)) = self.choose_push(now) else {
                 self.pushes.due = false;

@@ -12,6 +12,9 @@ const COMPLAINTS: usize = 64;
 /// A pause in the download that counts as a stall.
 const STALL: Duration = Duration::from_secs(2);
 
+/// Packets of which a share of losses is told: with fewer, one lost packet is more than a hundredth.
+const PACKETS_MIN: u64 = 100;
+
 #[derive(Debug)]
 pub(crate) struct Reporting {
     interval: Duration,
@@ -26,6 +29,11 @@ pub(crate) struct Reporting {
     bad: BTreeMap<PeerId, u32>,
     stalls: u32,
     last_bytes: Instant,
+    /// Media ahead of the playhead, once a player has told.
+    buffer: Option<Duration>,
+    round_trip: Option<Duration>,
+    sent_packets: u64,
+    lost_packets: u64,
 }
 
 impl Reporting {
@@ -43,7 +51,33 @@ impl Reporting {
             bad: BTreeMap::new(),
             stalls: 0,
             last_bytes: now,
+            buffer: None,
+            round_trip: None,
+            sent_packets: 0,
+            lost_packets: 0,
         }
+    }
+
+    /// From here on the player says what a stall is.
+    pub(crate) fn playing(&mut self, buffer: Duration, ran_dry: bool) {
+        self.buffer = Some(buffer);
+        self.stalls = self.stalls.saturating_add(ran_dry.into());
+    }
+
+    pub(crate) fn links(&mut self, round_trip: Option<Duration>, sent_packets: u64, lost_packets: u64) {
+        self.round_trip = round_trip;
+        self.sent_packets = self.sent_packets.saturating_add(sent_packets);
+        self.lost_packets = self.lost_packets.saturating_add(lost_packets);
+    }
+
+    /// The share of packets lost since it was told last.
+    fn take_loss(&mut self) -> Option<u16> {
+        if self.sent_packets < PACKETS_MIN {
+            return None;
+        }
+        let lost = std::mem::take(&mut self.lost_packets).saturating_mul(1_000);
+        // Losses are seen after the packets were counted, so there may be more of them than packets.
+        u16::try_from((lost / std::mem::take(&mut self.sent_packets)).min(1_000)).ok()
     }
 
     /// The server told how often; the next report is due one interval from now.
@@ -85,7 +119,7 @@ impl Reporting {
         self.lost.remove(&number);
         self.gained.insert(number);
         *self.received.entry(class).or_default() += bytes;
-        if now.since(self.last_bytes) > STALL {
+        if self.buffer.is_none() && now.since(self.last_bytes) > STALL {
             self.stalls = self.stalls.saturating_add(1);
         }
         self.last_bytes = now;
@@ -121,6 +155,7 @@ impl Reporting {
         self.lost.retain(|number| *number >= lost.end());
         let received: Vec<(Source, u64)> = std::mem::take(&mut self.received).into_iter().collect();
         let bytes: u64 = received.iter().filter(|(source, _)| *source != Source::Store).map(|(_, bytes)| bytes).sum();
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let report = Report {
             last_part: self.last_part.map(PartNumber::as_u32),
             level,
@@ -129,13 +164,14 @@ impl Reporting {
             received,
             sent_bytes: std::mem::take(&mut self.sent_bytes),
             download_bytes_per_second: BytesPerSecond::mean(bytes, now.since(self.since)).as_u64(),
-            rtt_ms: None,
-            start_up_ms: start_up.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX)),
+            rtt_ms: self.round_trip.map(millis),
+            start_up_ms: start_up.map(millis),
             stalls: std::mem::take(&mut self.stalls),
-            buffer_ms: None,
+            buffer_ms: self.buffer.map(millis),
             peers,
             refused: std::mem::take(&mut self.refused).into_iter().collect(),
             bad: std::mem::take(&mut self.bad).into_iter().collect(),
+            loss_permille: self.take_loss(),
         };
         self.since = now;
         self.due = if self.due == Instant::FAR_FUTURE { self.due } else { now + self.interval };

@@ -21,7 +21,7 @@ impl Session {
         if !self.connections.contains(connection) {
             return;
         }
-        let reply = if !self.config.upload || !self.fetches.held().contains(number) {
+        let reply = if !self.serves() || !self.fetches.held().contains(number) {
             PartReply::Gone
         } else {
             match self.uploads.admit(connection, number, self.part_bytes) {
@@ -52,6 +52,11 @@ impl Session {
             let queue = self.uploads.queue();
             self.out.push_back(Output::ServePart { connection, number, queue, pace });
         }
+    }
+
+    /// Whether parts are sent to peers at all: if the user allows it, and the server gives receivers.
+    pub(crate) fn serves(&self) -> bool {
+        self.config.upload && self.limits.uploads_max > 0
     }
 
     pub(crate) fn upload_slots(&self) -> usize {

@@ -234,6 +234,10 @@ impl Session {
                 self.on_pushed(now, connection, number, sent_bytes, taken);
             }
             Input::Seek { number } => self.playhead = Some(number),
+            Input::Playing { buffer, ran_dry } => self.reporting.playing(buffer, ran_dry),
+            Input::Links { round_trip, sent_packets, lost_packets } => {
+                self.reporting.links(round_trip, sent_packets, lost_packets);
+            }
             Input::Stop => self.on_stop(now),
         }
         self.expire(now);

@@ -22,7 +22,7 @@ impl Session {
             part_len_bytes: self.manifest.layout().part_len().as_u32(),
             ticket: membership.ticket.clone(),
             has: PartRanges::from_ascending(self.fetches.held().iter()),
-            uploads: self.config.upload,
+            uploads: self.serves(),
         })
     }
 
@@ -117,7 +117,7 @@ impl Session {
     /// Between the dial's hello and now, parts may have come that the other side was not told of.
     pub(crate) fn tell_missed_parts(&mut self, connection: ConnectionId, outgoing: bool) {
         let held = self.fetches.held();
-        if outgoing && self.config.upload && !held.is_empty() {
+        if outgoing && self.serves() && !held.is_empty() {
             let have = Have { parts: PartRanges::from_ascending(held.iter()), queue: self.uploads.queue() };
             self.out.push_back(Output::SendPeer { connection, message: PeerMessage::Have(have) });
         }

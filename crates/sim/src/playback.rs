@@ -141,6 +141,11 @@ impl Player {
         }
     }
 
+    /// Media that is held in order from the playhead on.
+    pub(crate) fn buffer(&self) -> Duration {
+        self.part_time * self.in_order.saturating_sub(self.place)
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }

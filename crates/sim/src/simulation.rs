@@ -1201,6 +1201,7 @@ impl Simulation {
         let now = self.now;
         let Some(player) = &mut self.host_mut(host).record.player else { return };
         let (played, place, part_time) = (player.on_played(now), player.place, player.part_time);
+        let buffer = player.buffer();
         match played {
             Played::Ended => return self.done(host, true),
             Played::Next => self.queue.at(now + part_time, Event::Played(host)),
@@ -1208,6 +1209,7 @@ impl Simulation {
         }
         if self.host(host).session.as_ref().is_some_and(|session| !session.is_complete()) {
             self.client(host, Input::Seek { number: part(place) });
+            self.client(host, Input::Playing { buffer, ran_dry: played == Played::Stalled });
         }
     }
 

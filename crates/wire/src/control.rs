@@ -150,6 +150,8 @@ pub struct Report {
     pub refused: Vec<(PeerId, u32)>,
     /// Parts that did not match their id, by peer; at most [`BLAMED_MAX`] peers.
     pub bad: Vec<(PeerId, u32)>,
+    /// Of a thousand packets sent to peers, how many were lost; `None` when too few were sent to tell.
+    pub loss_permille: Option<u16>,
 }
 
 /// The end of a channel, and why.

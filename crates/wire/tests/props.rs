@@ -165,10 +165,11 @@ fn report() -> impl Strategy<Value = Report> {
     let source = (0..Source::ALL.len()).prop_map(|index| Source::ALL[index]);
     let received = vec((source, any::<u64>()), 0..=SOURCES_MAX);
     let level = (option::of(part()), 0..=MAX_PARTS, parts(), parts());
-    let rates = any::<(u64, u64, Option<u32>, Option<u32>, u32, Option<u32>, u16)>();
+    let rates = any::<(u64, u64, Option<u32>, Option<u32>, u32, Option<u32>, u16, Option<u16>)>();
     (level, received, rates, blamed(), blamed()).prop_map(
         |((last_part, level, gained, lost), received, rates, refused, bad)| {
-            let (sent_bytes, download_bytes_per_second, rtt_ms, start_up_ms, stalls, buffer_ms, peers) = rates;
+            let (sent_bytes, download_bytes_per_second, rtt_ms, start_up_ms, stalls, buffer_ms, peers, loss_permille) =
+                rates;
             Report {
                 last_part,
                 level,
@@ -184,6 +185,7 @@ fn report() -> impl Strategy<Value = Report> {
                 peers,
                 refused,
                 bad,
+                loss_permille,
             }
         },
     )
@@ -493,6 +495,7 @@ fn largest_messages() -> Vec<Message> {
             peers: u16::MAX,
             refused: blamed.clone(),
             bad: blamed,
+            loss_permille: Some(u16::MAX),
         })),
         Message::Server(ServerMessage::Welcome(Welcome {
             mode: Mode::PeerToPeer,
@@ -626,18 +629,18 @@ fn lists_beyond_their_caps_are_refused() {
     let hello = FrameKind::Hello.number();
     let runs = [&[251, 1, 32][..], &[1; 2 * (PartRanges::MAX_RUNS + 1)], &[0]].concat();
     for (channel, kind, body, max, code) in [
-        (Channel::Client, report, repeat(&[0, 0, 0, 0, 17], &[1, 1], 17, &[0; 9]), 16, ByeCode::Protocol),
+        (Channel::Client, report, repeat(&[0, 0, 0, 0, 17], &[1, 1], 17, &[0; 10]), 16, ByeCode::Protocol),
         (
             Channel::Client,
             report,
-            repeat(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 65], &[7; 33], 65, &[0]),
+            repeat(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 65], &[7; 33], 65, &[0, 0]),
             64,
             ByeCode::Protocol,
         ),
         (
             Channel::Client,
             report,
-            repeat(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 65], &[7; 33], 65, &[]),
+            repeat(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 65], &[7; 33], 65, &[0]),
             64,
             ByeCode::Protocol,
         ),
@@ -724,7 +727,7 @@ fn huge_claims_fail_fast() {
 /// Of a source that this version does not know, nothing is kept; the rest of the report is.
 #[test]
 fn unknown_sources_are_skipped() {
-    let body = [0, 3, 0, 0, 3, 4, 10, 99, 20, 5, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let body = [0, 3, 0, 0, 3, 4, 10, 99, 20, 5, 30, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let Ok(Decoded::Message(ClientMessage::Report(report))) =
         hybrid_wire::decode_client(&samples::frame(FrameKind::Report.number(), &body))
     else {

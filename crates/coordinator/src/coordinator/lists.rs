@@ -5,6 +5,19 @@ use super::*;
 /// An uplink over which a part of 256 KiB takes two seconds and longer: two at a time would be given up for lost.
 const POOR_LINK: BytesPerSecond = BytesPerSecond::from_bits_per_second(1_000_000);
 
+/// Packets lost of a thousand with which a link is as poor as that: a congestion window that is halved at each loss sends
+/// 1.22 packets per round trip and root of the loss (Mathis, Semke, Mahdavi and Ott, "The macroscopic behavior of the TCP
+/// congestion avoidance algorithm", CCR 1997), so with 5 %, packets of 1,200 bytes and 50 ms it sends 1 Mbit/s.
+const POOR_LOSS_PERMILLE: u16 = 50;
+
+/// A part takes at most this long; who offers less than that serves nobody. Peers give a part up sooner than that.
+const PART_TIME_MOST: Duration = Duration::from_secs(10);
+
+/// Whether somebody who offers so many bytes per second sends a part in time.
+pub(super) fn offers_enough(uplink: u64, part_len: u64) -> bool {
+    BytesPerSecond::new(uplink).time_for(part_len) <= PART_TIME_MOST
+}
+
 impl Coordinator {
     /// As many connections for each place in its list as everybody has, and as many receivers at a time as its uplink serves.
     pub(super) fn limits(&self, client: &Client) -> PeerLimits {
@@ -13,13 +26,16 @@ impl Coordinator {
         PeerLimits { connections_max, uploads_max: self.receivers(client) }
     }
 
-    /// How many receivers a client serves at a time: one over a poor link, so that each part arrives before it is given up.
+    /// How many receivers a client serves at a time: one over a poor link, so that each part arrives before it is given up;
+    /// none if what it offers is too little for a part in time.
     fn receivers(&self, client: &Client) -> u8 {
         let usual = self.config.uploads_max;
         let uplink = BytesPerSecond::new(client.uplink_known());
-        if client.sent_rate == 0 && client.uplink == u64::MAX {
-            usual
-        } else if uplink < POOR_LINK {
+        let measured = client.sent_rate > 0 || client.uplink < u64::MAX;
+        let part_len = self.contents.get(&client.content).map_or(0, |swarm| swarm.part_len.as_u64());
+        if !offers_enough(client.uplink, part_len) {
+            0
+        } else if measured && uplink < POOR_LINK || client.loss_permille >= POOR_LOSS_PERMILLE {
             usual.min(1)
         } else {
             usual

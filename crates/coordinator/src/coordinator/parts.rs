@@ -9,6 +9,15 @@ const CONNECTION_AHEAD: Duration = Duration::from_secs(5);
 const RESCUE_AHEAD: Duration = Duration::from_secs(2);
 
 impl Coordinator {
+    /// A part that was asked for over HTTP was ready to be sent after this time: what waiting, reading and hashing take.
+    pub fn part_served(&mut self, now: Instant, content: ContentId, took: Duration) {
+        self.seen = self.seen.max(now);
+        if let Some(swarm) = self.contents.get(&content) {
+            // The time is ours, so it is never refused but for being absurd.
+            drop(self.quality.class_mut(swarm.class).engine.part_time(self.seen, took));
+        }
+    }
+
     /// Whether the server sends a part to whoever shows this secret, or shows none.
     ///
     /// A caller without a secret is an ordinary HTTP client, or a cache in front: it is served while the server's own

@@ -48,6 +48,7 @@ impl Coordinator {
         let complete = swarm.held(client, record.place).is_some_and(PartSet::is_full);
         let completed = complete && !record.complete;
         record.complete = complete;
+        record.loss_permille = report.loss_permille.unwrap_or(record.loss_permille);
         record.rate = BytesPerSecond::new(report.download_bytes_per_second);
         record.downloaded = record.downloaded.saturating_add(from_server).saturating_add(from_peers);
         record.stalls = record.stalls.saturating_add(report.stalls);
@@ -62,7 +63,7 @@ impl Coordinator {
             stalls: report.stalls,
             buffer: millis(report.buffer_ms),
             round_trip: millis(report.rtt_ms),
-            loss: None,
+            loss: report.loss_permille.map(|lost| f64::from(lost) / 1_000.0),
             refused_parts: each(&report.refused),
             bad_parts: each(&report.bad),
             complete,

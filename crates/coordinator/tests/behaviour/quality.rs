@@ -207,16 +207,34 @@ fn a_poor_uplink_serves_one_receiver() {
     assert_eq!(uploads(2, Some(100_000)), 1);
     assert_eq!(uploads(3, Some(1_000_000)), 4);
     // It offered much and sends little.
-    let mut report = |sent_bytes| {
+    let mut report = |sent_bytes, loss_permille| {
         story.now += Duration::from_secs(1);
-        let report = Report { sent_bytes, peers: 10, ..Report::default() };
+        let report = Report { sent_bytes, peers: 10, loss_permille, ..Report::default() };
         let outputs = story.tell(Input::Report { client: ClientId(1), report });
         outputs.iter().find_map(|output| match output {
             Output::Send { message: ServerMessage::Directive(directive), .. } => Some(directive.limits?.uploads_max),
             _ => None,
         })
     };
-    assert_eq!(report(40_000), Some(1));
-    assert_eq!(report(40_000), None, "it knows");
-    assert_eq!(report(400_000), Some(4));
+    assert_eq!(report(40_000, None), Some(1));
+    assert_eq!(report(40_000, None), None, "it knows");
+    assert_eq!(report(400_000, None), Some(4));
+    assert_eq!(report(400_000, Some(50)), Some(1), "a twentieth of its packets is lost");
+    assert_eq!(report(400_000, None), None, "it sent too little to tell");
+    assert_eq!(report(400_000, Some(10)), Some(4));
+}
+
+#[test]
+fn who_offers_too_little_for_a_part_in_time_is_given_to_nobody() {
+    let mut story = Story::new(1);
+    let offering = |index: u8, rate: u64| Newcomer { rate_limit: Some(rate), has: 0..PARTS, ..Newcomer::new(index) };
+    let mut joined = |index: u8, rate| {
+        let outputs = story.join(index.into(), &offering(index, rate));
+        let welcome = welcome(&outputs);
+        (welcome.limits.uploads_max, welcome.peers.len())
+    };
+    // A part of 64 KiB in 10 s are 6,553.6 bytes per second.
+    assert_eq!(joined(1, 6_553), (0, 0));
+    assert_eq!(joined(2, 6_554), (1, 0), "the first is no peer");
+    assert_eq!(joined(3, 1_000_000), (4, 1));
 }

@@ -5,6 +5,7 @@ use super::{ClientConfig, FetchError, ServerUrl};
 use crate::control::{ChannelError, ClientSide, ControlLimits, Outbox, Pump, SendError, Side, Written};
 use hybrid_wire::control::{Bye, ClientMessage, ServerMessage};
 use std::fmt;
+use std::time::Duration;
 use tokio::time::timeout;
 use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite::Error;
@@ -60,6 +61,11 @@ impl ClientControlSender {
     /// Ends the channel without another word.
     pub fn cut(&self) {
         self.0.cut();
+    }
+
+    /// How long the server took to answer the last ping, what waited before it included; `None` before the first answer.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.0.round_trip()
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::{SinkExt, StreamExt};
 use hybrid_wire::control::{ClientMessage, ServerMessage};
 use hybrid_wire::{DecodeError, EncodeError, MAX_CLIENT_MESSAGE_BYTES, MAX_CONTROL_MESSAGE_BYTES};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -32,6 +32,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) trait Side: 'static {
     type Incoming: Send + 'static;
     type Outgoing;
+    const PINGS_FIRST: bool;
 
     fn config() -> WebSocketConfig;
     fn encode(message: &Self::Outgoing) -> Result<Frame, EncodeError>;
@@ -45,6 +46,7 @@ pub(crate) struct ServerSide;
 impl Side for ServerSide {
     type Incoming = ClientMessage;
     type Outgoing = ServerMessage;
+    const PINGS_FIRST: bool = false;
 
     fn config() -> WebSocketConfig {
         // The usual buffer of 128 KiB for each of thousands of channels would be most of the server's memory.
@@ -70,6 +72,7 @@ pub(crate) struct ClientSide;
 impl Side for ClientSide {
     type Incoming = ServerMessage;
     type Outgoing = ClientMessage;
+    const PINGS_FIRST: bool = true;
 
     fn config() -> WebSocketConfig {
         WebSocketConfig::default()
@@ -99,9 +102,48 @@ pub(crate) struct Outbox {
     queue: mpsc::Sender<Outgoing>,
     queued_bytes: Arc<AtomicUsize>,
     cut: Arc<Notify>,
+    pings: Arc<Pings>,
+}
+
+/// When the other side was pinged, and how long the last answer took.
+#[derive(Debug)]
+struct Pings {
+    began: Instant,
+    /// Microseconds; [`UNKNOWN`] before the first answer.
+    round_trip: AtomicU64,
+}
+
+const UNKNOWN: u64 = u64::MAX;
+
+impl Pings {
+    fn start() -> Self {
+        Self { began: Instant::now(), round_trip: AtomicU64::new(UNKNOWN) }
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(UNKNOWN)
+    }
+
+    /// What a ping says: when it was sent.
+    fn payload(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.micros().to_le_bytes())
+    }
+
+    /// A pong that repeats no ping of ours says nothing.
+    fn answered(&self, payload: &[u8]) {
+        let sent = <[u8; 8]>::try_from(payload).map(u64::from_le_bytes);
+        if let Some(round_trip) = sent.ok().and_then(|sent| self.micros().checked_sub(sent)) {
+            self.round_trip.store(round_trip, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Outbox {
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        let micros = self.pings.round_trip.load(Ordering::Relaxed);
+        (micros != UNKNOWN).then(|| Duration::from_micros(micros))
+    }
+
     pub(crate) fn send(&self, frame: Frame) -> Result<Written, SendError> {
         let (written, receipt) = oneshot::channel();
         self.queue(Outgoing { frame, written: Some(written), last: false })?;
@@ -149,12 +191,13 @@ impl<D: Side> Pump<D> {
     {
         let (deliver, incoming) = mpsc::channel(INCOMING_MAX);
         let (queue, outgoing) = mpsc::channel(OUTGOING_MAX);
-        let outbox = Outbox { queue, queued_bytes: Arc::default(), cut: Arc::default() };
+        let pings = Arc::new(Pings::start());
+        let outbox = Outbox { queue, queued_bytes: Arc::default(), cut: Arc::default(), pings: Arc::clone(&pings) };
         let (queued_bytes, cut) = (Arc::clone(&outbox.queued_bytes), Arc::clone(&outbox.cut));
         tokio::spawn(async move {
             let (sink, source) = stream.split();
-            let writer = write(sink, outgoing, &queued_bytes, limits);
-            let reader = read::<D, S>(source, &deliver, limits.silence);
+            let writer = write::<D, S>(sink, outgoing, &queued_bytes, &pings, limits);
+            let reader = read::<D, S>(source, &deliver, &pings, limits.silence);
             tokio::pin!(writer, reader);
             let ended = tokio::select! {
                 () = cut.notified() => Ok(()),
@@ -187,6 +230,7 @@ impl<D: Side> Pump<D> {
 async fn read<D: Side, S>(
     mut source: SplitStream<WebSocketStream<S>>,
     deliver: &mpsc::Sender<Result<D::Incoming, ChannelError>>,
+    pings: &Pings,
     silence: Duration,
 ) -> Result<(), ChannelError>
 where
@@ -197,7 +241,11 @@ where
         let bytes = match message {
             None | Some(Ok(Message::Close(_))) | Some(Err(Error::ConnectionClosed)) => return Ok(()),
             Some(Ok(Message::Binary(bytes))) => bytes,
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+            Some(Ok(Message::Pong(payload))) => {
+                pings.answered(&payload);
+                continue;
+            }
+            Some(Ok(Message::Ping(_))) => continue,
             Some(Ok(Message::Text(_) | Message::Frame(_))) => {
                 return Err(ChannelError::WebSocket("a message is not binary".to_owned()));
             }
@@ -214,10 +262,11 @@ where
     }
 }
 
-async fn write<S>(
+async fn write<D: Side, S>(
     mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut outgoing: mpsc::Receiver<Outgoing>,
     queued_bytes: &AtomicUsize,
+    pings: &Pings,
     limits: ControlLimits,
 ) -> Result<(), ChannelError>
 where
@@ -225,13 +274,15 @@ where
 {
     // Three chances to hear a pong before the other side is given up.
     let ping_interval = limits.silence / 3;
-    let mut pings = interval_at(Instant::now() + ping_interval, ping_interval);
-    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // A client asks at once, so that its first reports tell how far the server is.
+    let first = if D::PINGS_FIRST { Duration::ZERO } else { ping_interval };
+    let mut ticks = interval_at(Instant::now() + first, ping_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let message = tokio::select! {
             message = outgoing.recv() => message,
-            _ = pings.tick() => {
-                put(&mut sink, Message::Ping(Bytes::new()), limits.write).await?;
+            _ = ticks.tick() => {
+                put(&mut sink, Message::Ping(pings.payload()), limits.write).await?;
                 continue;
             }
         };

@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Where a request comes from: a request extension that [`crate::serve`] sets.
 ///
@@ -411,6 +411,7 @@ impl<S: Site> Inner<S> {
                 return Err(Problem::new(StatusCode::UNAUTHORIZED, "E_SESSION", detail));
             }
         }
+        let began = Instant::now();
         // Waited for before the part is read, so that those who wait hold no memory.
         self.site.pace(u64::from(length_bytes)).await;
         let permit = self.reads.permit().await?;
@@ -419,6 +420,7 @@ impl<S: Site> Inner<S> {
             false => PartBytes::Memory(self.site.part(content, number).await?),
         };
         drop(permit);
+        self.site.part_served(content, began.elapsed());
         self.site.sent(u64::from(length_bytes));
         Ok(bytes)
     }

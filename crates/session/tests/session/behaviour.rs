@@ -592,3 +592,33 @@ fn an_offer_beats_a_request_that_waits() {
     let cancelled = |output: &Output| matches!(output, Output::CancelRequest { connection: ConnectionId(1), .. });
     assert!(outputs.iter().any(cancelled));
 }
+
+#[test]
+fn a_report_tells_of_the_links_and_of_the_player() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::ClientServer, &[]);
+    let second = Duration::from_secs(1);
+    let mut report_after = |inputs: Vec<Input>| {
+        inputs.into_iter().for_each(|input| drop(story.tell(input)));
+        story.now += second;
+        let outputs = story.tell(Input::Timeout);
+        let reports = outputs.into_iter().filter_map(|output| match output {
+            Output::SendControl(ClientMessage::Report(report)) => Some(report),
+            _ => None,
+        });
+        let report = reports.last().expect("a report each second");
+        (report.rtt_ms, report.loss_permille, report.buffer_ms, report.stalls)
+    };
+    assert_eq!(report_after(vec![]), (None, None, None, 0), "nothing is known");
+    let links = |sent_packets, lost_packets| Input::Links {
+        round_trip: Some(Duration::from_micros(23_900)),
+        sent_packets,
+        lost_packets,
+    };
+    assert_eq!(report_after(vec![links(60, 3)]), (Some(23), None, None, 0), "too few packets for a share");
+    assert_eq!(report_after(vec![links(60, 0)]), (Some(23), Some(25), None, 0), "3 of 120");
+    assert_eq!(report_after(vec![links(100, 300)]), (Some(23), Some(1_000), None, 0), "never more than all");
+    let playing = |secs, ran_dry| Input::Playing { buffer: Duration::from_secs(secs), ran_dry };
+    assert_eq!(report_after(vec![playing(4, false), playing(0, true)]), (Some(23), None, Some(0), 1));
+    assert_eq!(report_after(vec![playing(7, false)]), (Some(23), None, Some(7_000), 0));
+}

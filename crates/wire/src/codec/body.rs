@@ -543,6 +543,7 @@ pub(super) struct ReportBody<'a> {
     peers: u16,
     refused: Blamed,
     bad: Blamed,
+    loss_permille: Option<u16>,
 }
 
 impl<'a> TryFrom<&'a Report> for ReportBody<'a> {
@@ -567,6 +568,7 @@ impl<'a> TryFrom<&'a Report> for ReportBody<'a> {
             peers: report.peers,
             refused: blamed("refused", &report.refused)?,
             bad: blamed("bad", &report.bad)?,
+            loss_permille: report.loss_permille,
         })
     }
 }
@@ -595,6 +597,7 @@ impl TryFrom<ReportBody<'_>> for Report {
             peers: body.peers,
             refused: blamed_back("refused", body.refused)?,
             bad: blamed_back("bad", body.bad)?,
+            loss_permille: body.loss_permille,
         })
     }
 }

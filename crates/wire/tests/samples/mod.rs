@@ -193,6 +193,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         peers: 12,
         refused: vec![(peer(0x22), 3)],
         bad: vec![(peer(0x33), 1)],
+        loss_permille: Some(12),
     };
     let hello = Hello {
         version: PROTOCOL_VERSION,
