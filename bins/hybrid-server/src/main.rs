@@ -25,7 +25,11 @@ fn main() -> ExitCode {
     };
     start_log();
     let done = match args.command {
-        Command::Serve(serve) => serve::run(serve),
+        Command::Serve(serve) => {
+            #[cfg(unix)]
+            raise_open_files_limit();
+            serve::run(serve)
+        }
         #[cfg(unix)]
         Command::Explain(explain) => explain::run(&explain),
         Command::Prepare(prepare) => prepare::run(&prepare),
@@ -34,6 +38,27 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
+    }
+}
+
+/// Connections and contents take descriptors, and the usual soft limit of 1,024 is for programs that use `select`.
+#[cfg(unix)]
+fn raise_open_files_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    /// Enough for two thousand clients with half a dozen connections each.
+    const WANTED: u64 = 16_384;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    if let Some(limit) = getrlimit(Resource::Nofile).current
+        && limit < WANTED
+    {
+        tracing::warn!(
+            limit,
+            "few files may be open at a time, and four fifths of them are all connections: raise `ulimit -Hn`"
+        );
     }
 }
 

@@ -29,6 +29,10 @@ pub struct ServerConfig {
     /// Connections at one time; more are told 503 and closed.
     /// Default: four fifths of the process's limit of open files, the rest being for files.
     pub connections_max: usize,
+    /// Connections of one IPv4 address, or one IPv6 /64, once half of [`Self::connections_max`] are taken.
+    /// Default 64: a household's browsers and programs, at some six connections each. Before that there is no limit for an
+    /// address, because many people may be behind one.
+    pub connections_per_address_max: usize,
 }
 
 impl Default for ServerConfig {
@@ -43,6 +47,7 @@ impl Default for ServerConfig {
             stall_bytes: 30 << 10,
             drain_limit: Duration::from_secs(30),
             connections_max: open_files_limit() / 5 * 4,
+            connections_per_address_max: 64,
         }
     }
 }

@@ -6,6 +6,7 @@
 mod activity;
 mod config;
 mod pages;
+mod slots;
 mod watch;
 
 pub use config::ServerConfig;
@@ -20,6 +21,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use pages::{Outbox, PageStream};
+use slots::{Slot, Slots};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -69,7 +71,7 @@ pub async fn serve<S: Site>(
     let (stop, stopped) = signal::channel(false);
     let (alive, mut all_gone) = mpsc::channel(1);
     let drain_limit = config.drain_limit;
-    let slots = Arc::new(Semaphore::new(config.connections_max.min(Semaphore::MAX_PERMITS)));
+    let slots = Slots::new(config.connections_max, config.connections_per_address_max);
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let shared = Arc::new(Shared { service, config, tls, stopped });
     let mut summary = ServeSummary::default();
@@ -93,13 +95,13 @@ pub async fn serve<S: Site>(
                 continue;
             }
         };
-        match Arc::clone(&slots).try_acquire_owned() {
-            Ok(slot) => {
+        match slots.take(client.ip()) {
+            Some(slot) => {
                 summary.connections += 1;
                 let keep = Keep { _slot: slot, _alive: alive.clone() };
                 connections.spawn(connection(Arc::clone(&shared), stream, client, keep));
             }
-            Err(_) => {
+            None => {
                 summary.refused += 1;
                 if shared.tls.is_none()
                     && let Ok(permit) = Arc::clone(&refusals).try_acquire_owned()
@@ -150,7 +152,7 @@ struct Shared<S> {
 
 /// What a socket holds as long as it is open.
 struct Keep {
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
     _alive: mpsc::Sender<()>,
 }
 
