@@ -228,6 +228,9 @@ impl Session {
             connection.judged();
             connection.proved();
             let peer = connection.peer;
+            if connection.verified_parts == 1 {
+                self.reporting.vouch(peer);
+            }
             // As many as there are connections at one time, and as many again: a figure for people, not a ledger.
             if !self.peers_used.contains(&peer) && self.peers_used.len() < 4_096 {
                 self.peers_used.push(peer);

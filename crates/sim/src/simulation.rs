@@ -36,7 +36,7 @@ use std::sync::Arc;
 /// The civil time at the start, so that tickets have dates.
 const EPOCH: UnixTime = UnixTime::from_secs(1_790_000_000);
 
-/// The network 10.0.0.0/8: a host's number is the rest of its address.
+/// The network 10.0.0.0/8: the rest of an address comes from a host's number.
 const NETWORK: u32 = 10 << 24;
 
 /// As the real server does, "several times a second".
@@ -148,12 +148,13 @@ fn host_of(peer: PeerId) -> HostId {
 }
 
 fn address(host: HostId) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(NETWORK + host))
+    // Neighbours in number are in different networks.
+    IpAddr::V4(Ipv4Addr::from_bits(NETWORK | (host & 0xffff) << 8 | host >> 16))
 }
 
 fn host_at(address: IpAddr) -> HostId {
     match address {
-        IpAddr::V4(v4) => v4.to_bits() - NETWORK,
+        IpAddr::V4(v4) => (v4.to_bits() - NETWORK) >> 8 | (v4.to_bits() & 0xff) << 16,
         IpAddr::V6(_) => panic!("the virtual network is IPv4"),
     }
 }
@@ -826,6 +827,7 @@ impl Simulation {
                 self.host_mut(host).record.stalls += report.stalls;
                 hybrid_coordinator::Input::Report { client, report }
             }
+            ClientMessage::Vouch(vouch) => hybrid_coordinator::Input::Vouch { client, vouch },
             ClientMessage::Bye(_) => hybrid_coordinator::Input::Left { client },
         };
         self.server(input);
