@@ -188,6 +188,12 @@ impl Content {
         self.known.rarer_than(1)
     }
 
+    /// Parts of which no known copy is left, on average, if each holder leaves by itself with this probability.
+    pub(crate) fn expected_lost(&self, leave: f64) -> f64 {
+        let holders = self.everything.iter().map(|number| self.known.count(number));
+        holders.map(|holders| leave.powi(i32::try_from(holders).unwrap_or(i32::MAX))).sum()
+    }
+
     /// Members from whom others can fetch.
     pub(crate) fn reachable(&self) -> u32 {
         self.directory.len()

@@ -8,7 +8,7 @@ mod pushing;
 mod reports;
 mod status;
 
-pub use status::{ClientStatus, ContentStatus};
+pub use status::{ClientStatus, ContentStatus, Survival};
 
 use crate::content::{Content, Place};
 use crate::history::History;

@@ -69,6 +69,26 @@ fn what_a_client_says_that_it_holds_counts_when_somebody_got_a_part_from_it() {
 }
 
 #[test]
+fn the_server_may_stop_when_each_part_has_enough_copies() {
+    let mut story = seven(1);
+    for client in 2..=5 {
+        let survival = story.coordinator.status(content(1)).unwrap().survival;
+        let copies = i32::try_from(client - 2).unwrap();
+        let expected = f64::from(PARTS) * 0.2f64.powi(copies);
+        assert!((survival.lost_of_fifth - expected).abs() < 1e-9, "{survival:?} with {copies} copies");
+        assert!(!survival.may_stop(), "{survival:?}: the first one's word does not count");
+        story.send(client, 0..PARTS);
+    }
+    story.vouch(2, 1);
+    let survival = story.coordinator.status(content(1)).unwrap().survival;
+    assert!((survival.lost_of_tenth - f64::from(PARTS) * 0.1f64.powi(5)).abs() < 1e-9, "{survival:?}");
+    assert!(!survival.may_stop(), "{survival:?}: 40 parts of five copies");
+    story.send(6, 0..PARTS);
+    let survivals: Vec<bool> = story.coordinator.survivals().map(|(_, survival)| survival.may_stop()).collect();
+    assert_eq!(survivals, [true], "only contents with clients are looked at");
+}
+
+#[test]
 fn accused_from_three_networks_a_peer_is_given_to_nobody() {
     let mut story = seven(1);
     for client in [2, 3, 4] {
