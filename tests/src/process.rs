@@ -168,6 +168,16 @@ impl ServerProcess {
         self.running.said()
     }
 
+    /// Asks it to end, as Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.running.signal("-INT");
+    }
+
+    /// Waits until it ends.
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        poll("the end of the server", || self.running.ended())
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         self.running.child.kill().expect("our own child");

@@ -1,6 +1,5 @@
 //! One server and eight peers, all real processes on loopback.
 
-use hybrid_tests::badpeer::Polluter;
 use hybrid_tests::{PeerProcess, ServerProcess, content};
 use serde_json::Value;
 use std::path::Path;
@@ -121,37 +120,6 @@ fn a_file_whose_part_ids_come_with_the_manifest() {
 #[test]
 fn a_file_whose_part_ids_are_asked_for() {
     swarm_of(80_000_000);
-}
-
-#[test]
-fn a_polluter_is_dropped_and_nothing_wrong_is_written() {
-    let bytes = content(30_000_000, 9);
-    let (folder, server) = serve(&bytes, &["--direct-clients", "2", "--egress-limit", "20MB/s"]);
-    let url = server.url("file.bin");
-
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    // It takes one of the two direct places and offers all parts from the first moment.
-    let polluter = runtime.block_on(Polluter::join(&url, bytes.clone().into())).expect("the polluter joins");
-    let mut peers = start_peers(&url, folder.path(), PEERS - 1);
-    let summaries = finish(&mut peers, &bytes);
-
-    let victims: Vec<&PeerProcess> =
-        peers.iter().filter(|peer| peer.events().iter().any(|event| event["event"] == "banned")).collect();
-    assert!(!victims.is_empty(), "nobody met the polluter: the test tests nothing; {}", server.said());
-    assert!(polluter.served() > 0);
-    for peer in &peers {
-        let bans = peer.events().iter().filter(|event| event["event"] == "banned").count();
-        assert!(bans <= 1, "banned {bans} times; {}", peer.said());
-    }
-    assert!(
-        polluter.served() <= 2 * (PEERS as u64 - 1),
-        "an unproven peer gets one request until it proved itself, yet the polluter served {}",
-        polluter.served()
-    );
-    for summary in &summaries {
-        let all: u64 = SERVER_SOURCES.iter().chain(&["peer", "store"]).map(|source| from(summary, source)).sum();
-        assert_eq!(all, bytes.len() as u64, "{summary}");
-    }
 }
 
 #[test]

@@ -77,6 +77,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "DIR", env = "HYBRID_SERVER_STATE")]
     pub(crate) state: Option<PathBuf>,
 
+    /// When told to stop, go on until the clients hold enough copies to keep every part without the server, but no longer than
+    /// this, and say which it was
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait_for_swarm: Option<Duration>,
+
     /// Check the settings and what they name, and end
     #[arg(long)]
     pub(crate) check_config: bool,

@@ -67,6 +67,13 @@ fn lines(answer: &Value, now: u64) -> Vec<String> {
         lines.push(format!("{}  {}", text(&answer["content"]), text(&answer["path"])));
         lines.push(format!("class {}: {}", text(&answer["class"]), counts(answer)));
         lines.push(format!("parts that no client holds: {}", number(&answer["parts_without_holder"])));
+        let lost = |key: &str| answer["expected_lost_parts"][key].as_f64().unwrap_or(0.0);
+        lines.push(format!(
+            "server may stop: {}; expected to be lost: {:.3} parts if one client in ten leaves, {:.3} if one in five",
+            if answer["may_stop"] == true { "yes" } else { "no" },
+            lost("one_in_ten_leaves"),
+            lost("one_in_five_leaves"),
+        ));
         lines.push(format!(
             "allowed: {} direct clients, egress {}, cpu {:.0} %; known capacity {}, at most {} a connection",
             number(&limits["direct_clients"]),
@@ -112,6 +119,7 @@ mod tests {
         let answer = json!({
             "content": "ab", "path": "film.mp4", "class": "vod", "direct_clients": 1, "swarm_clients": 2,
             "complete_clients": 0, "parts_without_holder": 3, "comparison": null,
+            "expected_lost_parts": { "one_in_ten_leaves": 3.0, "one_in_five_leaves": 3.25 }, "may_stop": false,
             "thresholds": { "direct_clients": 4, "cpu": 0.85, "capacity_bytes_per_second": 1_000_000 },
             "meters": { "cpu": { "median": 0.5, "last": 0.25 } },
             "events": [{ "unix_ms": 500, "client": "cd", "text": "joins" }, { "unix_ms": 900, "text": "changes" }],
@@ -122,6 +130,7 @@ mod tests {
                 "ab  film.mp4",
                 "class vod: 1 direct, 2 in the swarm, 0 of them complete",
                 "parts that no client holds: 3",
+                "server may stop: no; expected to be lost: 3.000 parts if one client in ten leaves, 3.250 if one in five",
                 "allowed: 4 direct clients, egress -, cpu 85 %; known capacity 8.0 Mbit/s, at most - a connection",
                 "  cpu: median 0.500, last 0.250",
                 "      0.5 s ago  cd joins",

@@ -7,7 +7,11 @@ use crate::settings::{Settings, Tls};
 use hybrid_origin::{Identity, Origin, ServerConfig, StateFolder, TlsIdentity};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Clients report about as often.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// As a shell shows SIGINT: the second signal found answers still under way.
 const INTERRUPTED: i32 = 130;
@@ -55,12 +59,14 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     tracing::info!(folder = %settings.folder.display(), server_key = %origin.server_key(), "serving");
     let mut config = ServerConfig::default();
     config.tls = tls;
+    let (wait, swarms) = (settings.wait_for_swarm, origin.clone());
     let shutdown = async move {
         tokio::select! {
             _ = interrupts.recv() => {}
             _ = terminations.recv() => {}
         }
-        tracing::info!("stopping: waiting for answers under way; a second signal ends at once");
+        let waits = if wait.is_some() { " until the clients hold enough, and" } else { "" };
+        tracing::info!("stopping: waiting{waits} for answers under way; a second signal ends at once");
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupts.recv() => {}
@@ -68,6 +74,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             }
             std::process::exit(INTERRUPTED);
         });
+        if let Some(limit) = wait {
+            wait_for_swarms(&swarms, limit).await;
+        }
     };
     #[cfg(unix)]
     match crate::status::listen(state.path()) {
@@ -84,6 +93,31 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         "stopped"
     );
     Ok(())
+}
+
+/// Goes on serving until clients hold enough copies of all that they have come for, but no longer than this.
+async fn wait_for_swarms(origin: &Origin, limit: Duration) {
+    let began = Instant::now();
+    loop {
+        let survivals = origin.survivals();
+        let unsafe_ones = || survivals.iter().filter(|(_, survival)| !survival.may_stop());
+        let waited_secs = began.elapsed().as_secs_f64();
+        if unsafe_ones().next().is_none() {
+            return tracing::info!(
+                waited_secs,
+                contents = survivals.len(),
+                "the clients keep all parts without the server"
+            );
+        }
+        if began.elapsed() >= limit {
+            for (content, survival) in unsafe_ones() {
+                let lost = survival.lost_of_fifth;
+                tracing::warn!(%content, "{lost:.2} parts would be lost if one client in five left");
+            }
+            return tracing::warn!(waited_secs, "the clients did not get enough copies in time");
+        }
+        tokio::time::sleep(LOOK_AGAIN.min(limit.saturating_sub(began.elapsed()))).await;
+    }
 }
 
 fn no_signals(error: std::io::Error) -> Failure {

@@ -7,6 +7,7 @@ use hybrid_origin::{AddressPolicy, Class, ClassConfig, Config, DirectClients, Eg
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Loopback: who wants to be seen by others says so.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
@@ -18,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) state: PathBuf,
     pub(crate) tls: Tls,
+    pub(crate) wait_for_swarm: Option<Duration>,
     pub(crate) origin: Config,
 }
 
@@ -97,7 +99,7 @@ impl Settings {
         qos.stalls_per_minute = thresholds.pauses_per_minute.unwrap_or(qos.stalls_per_minute);
         qos.control_share = thresholds.control_share.unwrap_or(qos.control_share);
         put_classes(&mut origin, file.classes, file.rules)?;
-        Ok(Self { folder, listen, state, tls, origin })
+        Ok(Self { folder, listen, state, tls, wait_for_swarm: args.wait_for_swarm, origin })
     }
 
     /// The keys may not lie where everybody can fetch them. Both paths are as the system resolves them.

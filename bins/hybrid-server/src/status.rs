@@ -101,7 +101,7 @@ fn find(origin: &Origin, name: &str) -> Option<(ContentPath, ContentId)> {
 }
 
 fn of_content(origin: &Origin, path: &ContentPath, content: ContentId, status: ContentStatus) -> Value {
-    let ContentStatus { class, stats, thresholds, meters, comparison, decisions, events, .. } = status;
+    let ContentStatus { class, stats, thresholds, meters, comparison, survival, decisions, events, .. } = status;
     let meters = meters.into_iter().map(|(meter, summary)| {
         let values = json!({
             "count": summary.count, "low": summary.low, "median": summary.median, "high": summary.high, "last": summary.last,
@@ -124,6 +124,8 @@ fn of_content(origin: &Origin, path: &ContentPath, content: ContentId, status: C
         "swarm_clients": stats.swarm_clients,
         "complete_clients": stats.complete_clients,
         "parts_without_holder": stats.parts_without_holder,
+        "expected_lost_parts": { "one_in_ten_leaves": survival.lost_of_tenth, "one_in_five_leaves": survival.lost_of_fifth },
+        "may_stop": survival.may_stop(),
         "received_bytes": received.collect::<Map<_, _>>(),
         "thresholds": {
             "direct_clients": thresholds.direct_clients,

@@ -93,8 +93,12 @@ pub struct Config {
     /// Events of clients that are kept for [`Coordinator::status`](crate::Coordinator::status). Default 4,096: at about 500 bytes
     /// each, 2 MiB.
     pub events_max: usize,
-    /// How many different clients must say that a peer sent bad parts before it is no longer given to newcomers. Default 2:
-    /// one alone could slander; the victims themselves have dropped it at the first bad part.
+    /// From how many other networks members must have got parts from a member before its own word of what it holds counts.
+    /// Default 1; 0 for a closed network, all clients of which are one's own.
+    pub vouchers_needed: u8,
+    /// From how many networks it must be said that a peer sent bad parts before it is no longer given to newcomers; they must
+    /// also be more than those from which members got good parts. Default 3: one or two could slander; the victims themselves
+    /// have dropped it at the first bad part.
     pub accusers_to_hide: u32,
 }
 
@@ -125,7 +129,8 @@ impl Default for Config {
             clients_max: 100_000,
             contents_max: 100_000,
             events_max: 4_096,
-            accusers_to_hide: 2,
+            vouchers_needed: 1,
+            accusers_to_hide: 3,
         }
     }
 }

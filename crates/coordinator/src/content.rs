@@ -3,7 +3,7 @@
 use crate::ClientId;
 use crate::quality::ClassIndex;
 use hybrid_manifest::{PartLen, PartNumber};
-use hybrid_swarm::{Directory, HolderSlot, PartSet};
+use hybrid_swarm::{Directory, HolderSlot, PartSet, Rarity};
 use hybrid_units::{ByteCount, Instant};
 use hybrid_wire::Source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,11 @@ pub(crate) struct Content {
     pub(crate) part_len: PartLen,
     /// What those members hold from whom others can fetch: rarity and copies come from these alone.
     directory: Directory,
+    /// Copies of which there is more than their holders' word: parts that the server sent, and all of those from whom others
+    /// got parts.
+    known: Rarity,
+    /// What the server sent, of those holders from whom nobody is known to have got a part.
+    unproven: BTreeMap<ClientId, PartSet>,
     everything: PartSet,
     /// What the other members hold: those that serve nobody, that nobody can dial, or that others accuse.
     apart: BTreeMap<ClientId, PartSet>,
@@ -44,6 +49,8 @@ impl Content {
             class,
             part_len,
             directory: Directory::new(part_count, clients_max),
+            known: Rarity::new(part_count),
+            unproven: BTreeMap::new(),
             everything: PartSet::full(part_count),
             apart: BTreeMap::new(),
             members: Vec::new(),
@@ -60,7 +67,13 @@ impl Content {
         self.directory.part_count()
     }
 
-    /// Copies that exist or are on their way.
+    /// Copies that are known to exist or are on their way.
+    pub(crate) fn known_copies(&self, number: PartNumber) -> u32 {
+        let flying = self.flying.get(number.as_index()).copied().unwrap_or(0);
+        self.known.count(number) + u32::from(flying)
+    }
+
+    /// The same with those that there are by their holders' word.
     pub(crate) fn copies(&self, number: PartNumber) -> u32 {
         let flying = self.flying.get(number.as_index()).copied().unwrap_or(0);
         self.directory.rarity().count(number) + u32::from(flying)
@@ -114,10 +127,20 @@ impl Content {
         self.lease_ends.first().map(|(until, _, _)| *until)
     }
 
-    /// The part that nobody holds and nobody is being sent: unique-first.
-    pub(crate) fn unsent_part(&self) -> Option<PartNumber> {
-        let rarity = self.directory.rarity();
-        rarity.rarest().take_while(|number| rarity.count(*number) == 0).find(|number| self.copies(*number) == 0)
+    fn unsent(&self) -> impl Iterator<Item = PartNumber> + '_ {
+        let unknown = self.known.rarest().take_while(|number| self.known.count(*number) == 0);
+        unknown.filter(|number| self.known_copies(*number) == 0)
+    }
+
+    /// Whether there are parts that nobody is known to hold and nobody is being sent: unique-first.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent().next().is_some()
+    }
+
+    /// One of those that a client lacks.
+    pub(crate) fn unsent_part(&self, client: ClientId, place: Place) -> Option<PartNumber> {
+        let held = self.held(client, place)?;
+        self.unsent().find(|number| !held.contains(*number))
     }
 
     /// Of the rarest parts, those on their way included, one that a client lacks and is not being sent.
@@ -160,9 +183,15 @@ impl Content {
         lacking.step_by(7).take(LOOKED_AT).max_by_key(|number| self.copies(*number))
     }
 
-    /// Parts of which no copy can be fetched from a member.
+    /// Parts of which no copy is known that can be fetched from a member.
     pub(crate) fn parts_without_holder(&self) -> u32 {
-        self.directory.rarity().rarer_than(1)
+        self.known.rarer_than(1)
+    }
+
+    /// Parts of which no known copy is left, on average, if each holder leaves by itself with this probability.
+    pub(crate) fn expected_lost(&self, leave: f64) -> f64 {
+        let holders = self.everything.iter().map(|number| self.known.count(number));
+        holders.map(|holders| leave.powi(i32::try_from(holders).unwrap_or(i32::MAX))).sum()
     }
 
     /// Members from whom others can fetch.
@@ -172,7 +201,9 @@ impl Content {
 
     pub(crate) fn join(&mut self, client: ClientId, has: PartSet, reachable: bool) -> Option<Place> {
         let place = if reachable {
-            Place::Among(self.directory.join(has).ok()?)
+            let slot = self.directory.join(has).ok()?;
+            self.unproven.insert(client, PartSet::new(self.part_count()));
+            Place::Among(slot)
         } else {
             self.apart.insert(client, has);
             Place::Apart
@@ -181,11 +212,36 @@ impl Content {
         Some(place)
     }
 
+    /// A member's word counts from now on.
+    pub(crate) fn believe(&mut self, client: ClientId, place: Place) {
+        let Place::Among(slot) = place else { return };
+        let Some(sent) = self.unproven.remove(&client) else { return };
+        let Some(held) = self.directory.set(slot) else { return };
+        held.iter().filter(|number| !sent.contains(*number)).for_each(|number| self.known.add(number));
+    }
+
+    /// A member that was set apart and may be fetched from again.
+    pub(crate) fn admit(&mut self, client: ClientId, place: Place) -> Place {
+        let Some(has) = self.apart.remove(&client) else { return place };
+        match self.directory.join(has.clone()) {
+            Ok(slot) => {
+                self.unproven.insert(client, PartSet::new(self.part_count()));
+                Place::Among(slot)
+            }
+            Err(_) => {
+                self.apart.insert(client, has);
+                Place::Apart
+            }
+        }
+    }
+
     /// A member that others should no longer fetch from: what it holds counts no more.
     pub(crate) fn set_apart(&mut self, client: ClientId, place: Place) -> Place {
         if let Place::Among(slot) = place
             && let Some(has) = self.directory.leave(slot)
         {
+            let known = self.unproven.remove(&client);
+            known.as_ref().unwrap_or(&has).iter().for_each(|number| self.known.remove(number));
             self.apart.insert(client, has);
         }
         Place::Apart
@@ -198,10 +254,18 @@ impl Content {
         }
     }
 
-    pub(crate) fn gain(&mut self, client: ClientId, place: Place, number: PartNumber) {
+    /// A member reports a part; `sent` says that the server sent it.
+    pub(crate) fn gain(&mut self, client: ClientId, place: Place, number: PartNumber, sent: bool) {
         match place {
             Place::Among(slot) => {
-                self.directory.gain(slot, number);
+                let news = self.directory.gain(slot, number);
+                let known = match self.unproven.get_mut(&client) {
+                    Some(known) => sent && self.directory.holds(slot, number) && known.insert(number),
+                    None => news,
+                };
+                if known {
+                    self.known.add(number);
+                }
             }
             Place::Apart => {
                 if let Some(set) = self.apart.get_mut(&client) {
@@ -214,7 +278,10 @@ impl Content {
     pub(crate) fn lose(&mut self, client: ClientId, place: Place, number: PartNumber) {
         match place {
             Place::Among(slot) => {
-                self.directory.lose(slot, number);
+                let had = self.directory.lose(slot, number);
+                if self.unproven.get_mut(&client).map_or(had, |known| known.remove(number)) {
+                    self.known.remove(number);
+                }
             }
             Place::Apart => {
                 if let Some(set) = self.apart.get_mut(&client) {
@@ -242,6 +309,12 @@ impl Content {
 
     pub(crate) fn check_invariants(&self) {
         self.directory.check_invariants();
+        self.known.check_invariants();
+        let unproven: u32 = self.unproven.values().map(PartSet::len).sum();
+        let held: u32 = self.directory.iter().map(|(_, set)| set.len()).sum();
+        let known: u32 = self.everything.iter().map(|number| self.known.count(number)).sum();
+        assert!(unproven <= known && known <= held, "{unproven} of {known} known copies of {held} are of the unproven");
+        assert!(self.unproven.keys().all(|client| self.members.contains(client)), "parts of a client that left");
         assert_eq!(self.leases.len(), self.lease_ends.len());
         let mut flying = vec![0u16; self.flying.len()];
         for (_, number) in self.leases.keys() {

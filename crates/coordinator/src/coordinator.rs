@@ -2,12 +2,13 @@
 
 mod lists;
 mod modes;
+mod opinions;
 mod parts;
 mod pushing;
 mod reports;
 mod status;
 
-pub use status::{ClientStatus, ContentStatus};
+pub use status::{ClientStatus, ContentStatus, Survival};
 
 use crate::content::{Content, Place};
 use crate::history::History;
@@ -23,12 +24,13 @@ use hybrid_wire::address::dialable;
 use hybrid_wire::control::{Bye, ByeCode, Directive, Join, Report, ServerMessage, Want, Welcome};
 use hybrid_wire::ticket::{Roles, Ticket, prefix_mac};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken, Source};
+use opinions::Network;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::index;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Members looked at for one peer list: three for each place in it.
 const LIST_SAMPLE: usize = 60;
@@ -36,8 +38,8 @@ const LIST_SAMPLE: usize = 60;
 /// Peers of which accusations are kept; the first to come stay.
 const ACCUSED_MAX: usize = 4_096;
 
-/// Accusers kept of one peer: more change nothing.
-const ACCUSERS_MAX: usize = 16;
+/// Networks kept that accuse one peer: as many as may vouch for it.
+const ACCUSERS_MAX: usize = 64;
 
 /// The uplink that a client is credited with before it sent anything: 1 MB/s.
 const UPLINK_UNSEEN: u64 = 1_000_000;
@@ -105,8 +107,14 @@ struct Client {
     mode: Mode,
     session: SessionToken,
     observed: IpAddr,
-    /// Where others can dial it; `None` if nowhere.
+    /// Where it can be dialled; `None` if nowhere.
+    address: Option<SocketAddr>,
+    /// The same for others to know: `None` while it is accused.
     coordinates: Option<SocketAddr>,
+    /// Networks of members that got parts from it.
+    vouchers: BTreeSet<Network>,
+    /// Parts that the server sent to it and it reported.
+    earned: u32,
     /// Uplink that it offers, in bytes per second; the largest number if it set no limit.
     uplink: u64,
     /// The most that it was seen to send to peers over one report's interval, in bytes per second; fades slowly.
@@ -193,7 +201,7 @@ pub struct Coordinator {
     pushes: usize,
     /// When a direct client was last sent to the swarm because it was served too slowly.
     moved_at: Instant,
-    accused: BTreeMap<PeerId, BTreeSet<PeerId>>,
+    accused: BTreeMap<PeerId, BTreeSet<Network>>,
     out: VecDeque<Output>,
 }
 
@@ -250,6 +258,7 @@ impl Coordinator {
             Input::ContentRemoved { content } => self.on_content_removed(now, content),
             Input::Join { client, observed, session, join } => self.on_join(now, client, observed, session, join),
             Input::Report { client, report } => self.on_report(now, client, report),
+            Input::Vouch { client, vouch } => self.on_vouch(client, &vouch.peers),
             Input::Left { client } => self.remove(now, client),
             Input::PushDone { client, number, sent } => self.on_push_done(now, client, number, sent),
             Input::Sample(sample) => {
@@ -315,11 +324,15 @@ impl Coordinator {
             }
             self.close(now, before, ByeCode::Duplicate, "the same client joined again");
         }
-        let coordinates = join
+        let uplink = join.contract.rate_limit_bytes_per_second.filter(|_| join.contract.upload);
+        let uplink = uplink.unwrap_or(if join.contract.upload { u64::MAX } else { 0 });
+        let part_len = self.contents.get(&join.content).map_or(0, |swarm| swarm.part_len.as_u64());
+        let address = join
             .quic_port
-            .filter(|_| join.contract.upload)
+            .filter(|_| join.contract.upload && lists::offers_enough(uplink, part_len))
             .map(|port| SocketAddr::new(observed, port))
             .filter(|address| dialable(*address, &self.config.addresses).is_ok());
+        let coordinates = address.filter(|_| !self.is_shunned(join.peer, 0));
         let Some(swarm) = self.contents.get_mut(&join.content) else { return };
         let has = PartSet::from_parts(swarm.part_count(), join.has.iter());
         let complete = has.is_full();
@@ -329,10 +342,6 @@ impl Coordinator {
         let control = engine.config().control_share > 0.0 && engine.in_control_group(join.peer.as_bytes());
         let newcomer = self.quality.newcomer(class, swarm.reachable(), control);
         let verdict = self.quality.class_mut(class).engine.verdict(now, newcomer);
-        let hidden = self.accused.get(&join.peer).is_some_and(|accusers| is_enough(&self.config, accusers));
-        let uplink = join.contract.rate_limit_bytes_per_second.filter(|_| join.contract.upload);
-        let uplink = uplink.unwrap_or(if join.contract.upload { u64::MAX } else { 0 });
-        let coordinates = coordinates.filter(|_| !hidden && lists::offers_enough(uplink, swarm.part_len.as_u64()));
         let Some(place) = swarm.join(client, has, coordinates.is_some()) else {
             let bye = Bye { code: ByeCode::Busy, reason: "the swarm is full".to_owned() };
             self.out.push_back(Output::Close { client, bye });
@@ -352,7 +361,10 @@ impl Coordinator {
             mode,
             session,
             observed,
+            address,
             coordinates,
+            vouchers: BTreeSet::new(),
+            earned: 0,
             uplink,
             sent_rate: 0,
             loss_permille: 0,
@@ -391,6 +403,7 @@ impl Coordinator {
         record.limits = self.limits(&record);
         let limits = record.limits;
         self.clients.insert(client, record);
+        self.believe(client);
         self.record(now, client, Event::Admitted { client, peer: join.peer, content: join.content, verdict });
 
         // Step 28: coordinates of the swarm and at least one of the parts that it lacks most.
@@ -579,10 +592,6 @@ impl Coordinator {
         }
         assert!(self.clients.len() <= self.config.clients_max);
     }
-}
-
-fn is_enough(config: &Config, accusers: &BTreeSet<PeerId>) -> bool {
-    accusers.len() >= config.accusers_to_hide as usize
 }
 
 fn millis(duration: Duration) -> u32 {

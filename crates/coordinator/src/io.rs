@@ -3,7 +3,7 @@
 use hybrid_manifest::{ContentId, PartLen, PartNumber};
 use hybrid_qos::{Sample, Verdict};
 use hybrid_units::{ByteCount, Duration, Instant, Mode};
-use hybrid_wire::control::{Bye, Join, Report, ServerMessage};
+use hybrid_wire::control::{Bye, Join, Report, ServerMessage, Vouch};
 use hybrid_wire::{PeerId, SessionToken, Source};
 use std::net::IpAddr;
 
@@ -51,6 +51,13 @@ pub enum Input {
         client: ClientId,
         /// What it said.
         report: Report,
+    },
+    /// A client says from whom it got parts.
+    Vouch {
+        /// Its control channel.
+        client: ClientId,
+        /// What it said.
+        vouch: Vouch,
     },
     /// A control channel ended.
     Left {
@@ -142,7 +149,7 @@ pub enum Event {
         client: ClientId,
         /// Of whom.
         accused: PeerId,
-        /// How many clients have said so of it.
+        /// From how many networks that was said of it.
         accusers: u32,
     },
     /// A client broke the protocol and was let go.
@@ -202,7 +209,7 @@ pub struct ContentStats {
     pub swarm_clients: u32,
     /// Clients that hold all parts.
     pub complete_clients: u32,
-    /// Parts that no client holds.
+    /// Parts that no client holds, as far as that is known: a client's own word counts when somebody got a part from it.
     pub parts_without_holder: u32,
     /// Part bytes that clients reported, by where they came from.
     pub received: Vec<(Source, ByteCount)>,

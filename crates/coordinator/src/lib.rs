@@ -26,6 +26,6 @@ mod quality;
 mod service;
 
 pub use config::{ClassConfig, Config, EgressPolicy};
-pub use coordinator::{ClientStatus, ContentStatus, Coordinator, TicketIssuer};
+pub use coordinator::{ClientStatus, ContentStatus, Coordinator, Survival, TicketIssuer};
 pub use history::Recorded;
 pub use io::{ClientId, ContentStats, Event, Input, Output, PartVerdict};

@@ -9,7 +9,7 @@ use hybrid_manifest::{ContentId, PartLen, PartNumber};
 use hybrid_qos::{DirectClients, Sample};
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::{AddressPolicy, dialable};
-use hybrid_wire::control::{Join, Report, ServerMessage, Want};
+use hybrid_wire::control::{Join, Report, ServerMessage, Vouch, Want};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, SessionToken, Source, UploadContract};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -37,6 +37,10 @@ enum Step {
         gained: Vec<u32>,
         lost: Vec<u32>,
         bad: Vec<u8>,
+    },
+    Vouch {
+        client: u8,
+        peers: Vec<u8>,
     },
     Left {
         client: u8,
@@ -80,6 +84,7 @@ fn steps() -> impl Strategy<Value = Step> {
         8 => (client(), parts(1), prop::collection::btree_set(0..PARTS, 0..3), prop::collection::vec(0u8..8, 0..3)).prop_map(
             |(client, gained, lost, bad)| Step::Report { client, gained, lost: lost.into_iter().collect(), bad }
         ),
+        4 => (client(), prop::collection::vec(0u8..8, 0..4)).prop_map(|(client, peers)| Step::Vouch { client, peers }),
         2 => client().prop_map(|client| Step::Left { client }),
         4 => (client(), 0..PARTS + 1, any::<bool>()).prop_map(|(client, number, sent)| Step::PushDone { client, number, sent }),
         6 => (prop::option::of(client()), 0u8..3, 0..PARTS + 2).prop_map(|(client, content, number)| {
@@ -105,6 +110,8 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
     config.addresses = policy.clone();
     config.qos.direct_clients = DirectClients::Fixed(DIRECT);
     config.clients_max = 8;
+    // So that peers are hidden and shown again in short stories.
+    config.accusers_to_hide = 1;
     let issuer = TicketIssuer { key: SigningKey::from_bytes(&[4; 32]), network_secret: [1; 32] };
     let mut now = Instant::from_micros(7);
     let mut coordinator = Coordinator::new(config, issuer, now, UnixTime::from_secs(1_790_000_000)).unwrap();
@@ -126,7 +133,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
                 let first = if *public { 192 } else { 10 };
                 Input::Join {
                     client: id(client),
-                    observed: IpAddr::V4(Ipv4Addr::new(first, 168, 0, *client)),
+                    observed: IpAddr::V4(Ipv4Addr::new(first, 168, *client, 1)),
                     session,
                     join: Join {
                         version: *version,
@@ -151,6 +158,10 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
                     ..Report::default()
                 },
             },
+            Step::Vouch { client, peers } => {
+                let peers = peers.iter().map(|peer| PeerId::from_bytes([*peer; 32])).collect();
+                Input::Vouch { client: id(client), vouch: Vouch { peers } }
+            }
             Step::Left { client } => Input::Left { client: id(client) },
             Step::PushDone { client, number, sent } => {
                 Input::PushDone { client: id(client), number: PartNumber::new(*number), sent: *sent }

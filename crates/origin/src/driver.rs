@@ -2,7 +2,7 @@
 
 use crate::load::Clock;
 use hybrid_coordinator::{ClientId, ClientStatus, ContentStats, ContentStatus, Coordinator, Event, Input, Output};
-use hybrid_coordinator::{PartVerdict, Recorded};
+use hybrid_coordinator::{PartVerdict, Recorded, Survival};
 use hybrid_manifest::{ContentId, PartNumber};
 use hybrid_server_transport::{ControlSender, SendError};
 use hybrid_units::{Duration, Instant};
@@ -148,6 +148,10 @@ impl Driver {
 
     pub(crate) fn status(&self, content: ContentId) -> Option<ContentStatus> {
         self.brain().coordinator.status(content)
+    }
+
+    pub(crate) fn survivals(&self) -> Vec<(ContentId, Survival)> {
+        self.brain().coordinator.survivals().collect()
     }
 
     pub(crate) fn clients(&self, wanted: impl Fn(PeerId) -> bool) -> (Vec<Recorded>, Vec<ClientStatus>) {

@@ -35,7 +35,9 @@ pub use catalogue::media_type;
 pub use config::{ClassConfig, Config};
 pub use folder::{FileProblem, FolderError};
 pub use hybrid_coordinator::EgressPolicy;
-pub use hybrid_coordinator::{ClientStatus, Config as CoordinatorConfig, ContentStats, ContentStatus, Event, Recorded};
+pub use hybrid_coordinator::{
+    ClientStatus, Config as CoordinatorConfig, ContentStats, ContentStatus, Event, Recorded, Survival,
+};
 pub use hybrid_manifest::ContentId;
 pub use hybrid_qos::{Class, ClassError, Classes, DirectClients, PartPolicy, Rule};
 pub use hybrid_server_transport::{

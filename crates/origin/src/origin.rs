@@ -9,7 +9,7 @@ use crate::load::{Clock, Egress, Sampler};
 use crate::state::{Identity, StateError};
 use crate::{ClientStatus, Config, ContentStats, ContentStatus, Recorded, ServeSummary, ServerConfig, Service};
 use bytes::Bytes;
-use hybrid_coordinator::{ClientId, Coordinator, Input, TicketIssuer};
+use hybrid_coordinator::{ClientId, Coordinator, Input, Survival, TicketIssuer};
 use hybrid_manifest::{ContentId, HashProof, PartNumber, PartRange, ServerKey};
 use hybrid_qos::{Class, Classes};
 use hybrid_server_transport::{
@@ -200,6 +200,11 @@ impl Origin {
     /// All that is known of a content's swarm and why; `None` for a content that is not prepared.
     pub fn status(&self, content: ContentId) -> Option<ContentStatus> {
         self.inner.driver.status(content)
+    }
+
+    /// How each content that has clients would fare if the server stopped now.
+    pub fn survivals(&self) -> Vec<(ContentId, Survival)> {
+        self.inner.driver.survivals()
     }
 
     /// What happened to some clients lately, and their state at each content that they are there for now.
@@ -432,10 +437,11 @@ impl Origin {
         let (clock, mut reports) = (Clock::start(), report_bucket());
         while let Some(message) = socket.recv().await.transpose().map_err(farewell)? {
             match message {
-                ClientMessage::Report(_) if !reports.take(clock.now(), 1) => {
+                ClientMessage::Report(_) | ClientMessage::Vouch(_) if !reports.take(clock.now(), 1) => {
                     return Err(Bye { code: ByeCode::TooFast, reason: "too many reports".to_owned() });
                 }
                 ClientMessage::Report(report) => driver.input(Input::Report { client, report }),
+                ClientMessage::Vouch(vouch) => driver.input(Input::Vouch { client, vouch }),
                 ClientMessage::Bye(_) => return Ok(()),
                 ClientMessage::Join(_) => {
                     return Err(Bye { code: ByeCode::Protocol, reason: "a second join".to_owned() });

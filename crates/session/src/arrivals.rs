@@ -105,9 +105,13 @@ impl Session {
                 continue;
             }
             if let Some(connection) = self.connections.get_mut(*id)
-                && connection.answered(number).is_some()
+                && let Some(asked) = connection.answered(number)
             {
+                let spoiled = connection.passed_over(asked, self.seen);
                 self.out.push_back(Output::CancelRequest { connection: *id, number });
+                if spoiled {
+                    self.bar(self.seen, *id);
+                }
             }
         }
         if server && source != PartSource::Server {
@@ -148,7 +152,6 @@ impl Session {
             return;
         }
         self.fetches.peer_failed(number, id);
-        let peer = connection.peer;
         match failure {
             PartFailure::Busy { retry_in, queue } => {
                 connection.note_queue(*queue);
@@ -158,7 +161,7 @@ impl Session {
                 if connection.has.remove(number) {
                     self.availability.lost(number);
                 }
-                self.reporting.refused(peer);
+                self.strike(now, id);
             }
             PartFailure::Refused { .. } | PartFailure::Transport => self.strike(now, id),
             PartFailure::Misbehaved => self.on_misbehaviour(now, PartSource::Peer(id)),
@@ -187,12 +190,27 @@ impl Session {
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.strikes = connection.strikes.saturating_add(1);
         connection.busy_until = connection.busy_until.max(now + Duration::from_millis(500));
-        let (peer, out) = (connection.peer, connection.strikes >= self.config.strikes);
-        self.reporting.refused(peer);
-        if out {
-            self.known.rest(now, peer);
-            self.close_peer(now, peer, ByeCode::Useless, "too many parts did not come in time");
+        if connection.strikes >= self.config.strikes {
+            return self.let_go(now, id);
         }
+        self.reporting.refused(connection.peer);
+    }
+
+    /// Asks a peer no more for a while that has begun a first part and not brought it: a second one might end like that too.
+    pub(crate) fn bar(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let peer = connection.peer;
+        let until = self.known.let_go(now, peer);
+        connection.bar(until, self.known.patience(peer, self.config.patience));
+    }
+
+    /// Ends the dealings with a peer that does not keep its promises, for a while.
+    pub(crate) fn let_go(&mut self, now: Instant, id: ConnectionId) {
+        let Some(connection) = self.connections.get(id) else { return };
+        let peer = connection.peer;
+        self.reporting.refused(peer);
+        self.known.let_go(now, peer);
+        self.close_peer(now, peer, ByeCode::Useless, "too many parts did not come in time");
     }
 
     pub(crate) fn on_verified(&mut self, now: Instant, source: PartSource, part: VerifiedPart) {
@@ -210,6 +228,9 @@ impl Session {
             connection.judged();
             connection.proved();
             let peer = connection.peer;
+            if connection.verified_parts == 1 {
+                self.reporting.vouch(peer);
+            }
             // As many as there are connections at one time, and as many again: a figure for people, not a ledger.
             if !self.peers_used.contains(&peer) && self.peers_used.len() < 4_096 {
                 self.peers_used.push(peer);

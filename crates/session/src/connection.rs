@@ -16,11 +16,24 @@ const RATE_WEIGHT: f64 = 0.25;
 /// would be 0.3 s, and our own reaction is part of it.
 const PIPELINE: Duration = Duration::from_millis(200);
 
+/// A peer that leaves a first request lying is not asked for so long, and then for twice as long each time.
+const LAPSE: Duration = Duration::from_millis(500);
+const LAPSES_MAX: u32 = 6;
+
+/// So often a peer that has sent nothing yet may call for work.
+const LAPSES_BELIEVED: u32 = 2;
+
+/// Parts that a neighbour is sent like all others before it has offered anything: what is announced comes a round trip after
+/// the first part, while some others are on their way.
+const CREDIT: u32 = 2;
+
 /// A part that was asked of a peer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) number: PartNumber,
     pub(crate) since: Instant,
+    /// After a tenth of the patience and twice the time that was expected, it is no longer counted on.
+    pub(crate) due: Instant,
     pub(crate) deadline: Instant,
     /// Whether the peer has begun to send it.
     pub(crate) begun: bool,
@@ -48,19 +61,39 @@ pub(crate) struct Connection {
     pub(crate) pushing: Option<PartNumber>,
     pub(crate) refused_pushes: u8,
     queue: u8,
-    /// Requests that may be out before the peer has proved itself further: 1, 2, 4, …
-    trust: usize,
+    /// Parts that it said it holds.
+    pub(crate) announced: u32,
+    /// Parts that we began to send to it.
+    pub(crate) served: u32,
+    /// Not to be asked before this time, whatever it says.
+    barred_until: Instant,
+    /// Requests in a row that were given to others because it did not begin on them, before it sent a first part.
+    lapses: u32,
+    /// How long it may take for a part beyond four times what is expected.
+    patience: Duration,
     rate: Option<f64>,
     last_arrival: Instant,
 }
 
 impl Connection {
-    pub(crate) fn new(peer: PeerId, outgoing: bool, has: PartSet, uploads: bool, now: Instant) -> Self {
+    pub(crate) fn new(
+        peer: PeerId,
+        outgoing: bool,
+        has: PartSet,
+        uploads: bool,
+        patience: Duration,
+        now: Instant,
+    ) -> Self {
         Self {
             peer,
             outgoing,
             connected_at: now,
             level_at_first: has.len(),
+            announced: has.len(),
+            served: 0,
+            barred_until: Instant::ZERO,
+            lapses: 0,
+            patience,
             has,
             uploads,
             asked: Vec::new(),
@@ -71,7 +104,6 @@ impl Connection {
             pushing: None,
             refused_pushes: 0,
             queue: 0,
-            trust: 1,
             rate: None,
             last_arrival: now,
         }
@@ -81,25 +113,29 @@ impl Connection {
         self.rate.unwrap_or(RATE_UNKNOWN).max(1.0)
     }
 
+    /// Requests that may be out before the peer has proved itself further: one more than it has answered well, so that all that
+    /// it can spoil at one time is what it gave, and one part.
+    pub(crate) fn trust(&self) -> usize {
+        self.verified_parts as usize + 1
+    }
+
     /// How many requests may be out at this peer.
-    ///
-    /// A peer that proved nothing yet gets one, so that a polluter costs its victim one part.
     pub(crate) fn window(&self, config: &Config, part_bytes: u64) -> usize {
         let pipeline = PIPELINE.as_secs_f64() * self.rate() / part_bytes.max(1) as f64;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped right behind")]
         let wanted = 1 + pipeline.ceil().min(64.0) as usize;
-        wanted.clamp(2, config.requests_per_peer.max(2)).min(self.trust)
+        wanted.clamp(2, config.requests_per_peer.max(2)).min(self.trust())
     }
 
     pub(crate) fn takes_requests(&self, now: Instant, config: &Config, part_bytes: u64) -> bool {
-        self.uploads && now >= self.busy_until && self.has_room(config, part_bytes)
+        self.uploads && now >= self.busy_until.max(self.barred_until) && self.has_room(config, part_bytes)
     }
 
     /// Whether one part more may be on its way from this peer.
     pub(crate) fn has_room(&self, config: &Config, part_bytes: u64) -> bool {
         let out = self.asked.len() + self.unverified;
         // The window is at least one and at most the trust: most of the time there is no need to work it out.
-        out == 0 || out < self.trust && out < self.window(config, part_bytes)
+        out == 0 || out < self.trust() && out < self.window(config, part_bytes)
     }
 
     /// Whether it has nothing to do, as far as is known here.
@@ -112,17 +148,24 @@ impl Connection {
         self.eta_secs_at(self.asked.len(), part_bytes)
     }
 
-    /// Seconds, from the last sign of life, until the request at this place of ours should be answered.
+    /// Seconds, from the last sign of life, until the request at this place of ours should be answered; four times as many for
+    /// each first request that was left lying.
     pub(crate) fn eta_secs_at(&self, place: usize, part_bytes: u64) -> f64 {
+        self.expected_secs(place, part_bytes) * f64::from(1 << (2 * self.lapses))
+    }
+
+    /// The same if it did what it says.
+    fn expected_secs(&self, place: usize, part_bytes: u64) -> f64 {
         let ahead = place.max(usize::from(self.queue));
         (ahead + 1) as f64 * part_bytes as f64 / self.rate()
     }
 
     /// Notes a request; gives the time by which the part must be here.
-    pub(crate) fn ask(&mut self, number: PartNumber, now: Instant, patience: Duration, part_bytes: u64) -> Instant {
-        let expected = self.eta_secs(part_bytes);
-        let deadline = now + patience + Duration::from_secs_f64((4.0 * expected).min(600.0));
-        self.asked.push(Asked { number, since: now, deadline, begun: false });
+    pub(crate) fn ask(&mut self, number: PartNumber, now: Instant, part_bytes: u64) -> Instant {
+        let expected = self.expected_secs(self.asked.len(), part_bytes);
+        let times = |factor: f64| Duration::from_secs_f64((factor * expected).min(600.0));
+        let (due, deadline) = (now + self.patience / 10 + times(2.0), now + self.patience + times(4.0));
+        self.asked.push(Asked { number, since: now, due, deadline, begun: false });
         deadline
     }
 
@@ -164,9 +207,37 @@ impl Connection {
         self.unverified = self.unverified.saturating_sub(1);
     }
 
+    /// A request was given to another source. Says whether this one spoiled the part: it has sent nothing yet that was whole.
+    pub(crate) fn passed_over(&mut self, asked: Asked, now: Instant) -> bool {
+        let lapsed = asked.due <= now && self.verified_parts == 0;
+        if lapsed {
+            self.lapses = (self.lapses + 1).min(LAPSES_MAX);
+            self.busy_until = self.busy_until.max(now + LAPSE * (1 << self.lapses));
+        }
+        asked.begun && self.verified_parts == 0
+    }
+
+    /// Is asked no more until then, and gets more time after that: it may only be slow.
+    pub(crate) fn bar(&mut self, until: Instant, patience: Duration) {
+        (self.barred_until, self.patience) = (until, patience);
+    }
+
+    /// It says that it has nothing to do: it is asked at once, unless it said so before and did nothing.
+    pub(crate) fn calls_for_work(&mut self) {
+        self.queue = 0;
+        if self.lapses < LAPSES_BELIEVED {
+            self.busy_until = Instant::ZERO;
+        }
+    }
+
+    /// Whether we have begun to send it more than it offers: its other neighbours come first.
+    pub(crate) fn is_indebted(&self) -> bool {
+        self.served > self.announced.saturating_add(CREDIT)
+    }
+
     pub(crate) fn proved(&mut self) {
+        self.lapses = 0;
         self.verified_parts = self.verified_parts.saturating_add(1);
-        self.trust = (self.trust * 2).min(64);
         self.strikes = self.strikes.saturating_sub(1);
     }
 
@@ -245,7 +316,8 @@ mod tests {
     use super::*;
 
     fn connection(number: u8) -> Connection {
-        Connection::new(PeerId::from_bytes([number; 32]), true, PartSet::new(1), true, Instant::ZERO)
+        let patience = Duration::from_secs(1);
+        Connection::new(PeerId::from_bytes([number; 32]), true, PartSet::new(1), true, patience, Instant::ZERO)
     }
 
     #[test]

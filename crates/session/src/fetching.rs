@@ -59,9 +59,13 @@ impl Session {
             .collect();
         for (id, number) in late {
             let Some(connection) = self.connections.get_mut(id) else { continue };
-            if connection.answered(number).is_some() {
+            if let Some(asked) = connection.answered(number) {
+                let unproven = connection.verified_parts == 0;
                 self.fetches.peer_failed(number, id);
                 self.out.push_back(Output::CancelRequest { connection: id, number });
+                if asked.begun && unproven {
+                    self.bar(now, id);
+                }
                 self.strike(now, id);
             }
         }
@@ -153,7 +157,9 @@ impl Session {
 
     /// Asks as many peers as bring what is wanted soon, and beyond that whoever has nothing to do.
     fn fetch_from_peers(&mut self, now: Instant) {
-        let mut requests: usize = self.connections.values().map(|connection| connection.asked.len()).sum();
+        let asked = self.connections.values().flat_map(|connection| &connection.asked);
+        // What does not come must not keep the session from asking others.
+        let mut requests = asked.filter(|asked| asked.due > now).count();
         let most = self.requests_max(now);
         while requests < self.config.peer_requests && self.unknown_room > 0 {
             let start = self.start();
@@ -193,10 +199,9 @@ impl Session {
     }
 
     fn ask_peer(&mut self, now: Instant, id: ConnectionId, number: PartNumber) {
-        let patience = self.config.patience;
         let part_bytes = self.part_bytes;
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let deadline = connection.ask(number, now, patience, part_bytes);
+        let deadline = connection.ask(number, now, part_bytes);
         self.expires_at = self.expires_at.min(deadline);
         self.fetches.ask_peer(number, id);
         self.want_id(number);
@@ -262,10 +267,12 @@ impl Session {
         if !asked.into_iter().any(|(c, place, asked)| self.eta_of(c, place, asked, now) > SOONER * soonest) {
             return;
         }
-        let idle: Vec<ConnectionId> = idle().map(|(id, _)| id).collect();
+        let mut idle: Vec<(bool, ConnectionId)> = idle().map(|(id, c)| (c.verified_parts == 0, id)).collect();
+        // What is late already is not lent to a stranger while there is anybody else.
+        idle.sort_unstable();
         // The same for all idle sources until one of them is asked.
         let mut late: Option<Vec<Late>> = None;
-        for id in idle {
+        for (_, id) in idle {
             let list = late.get_or_insert_with(|| self.late_parts(now));
             let Some(connection) = self.connections.get(id) else { continue };
             let soon = SOONER * connection.eta_secs(part_bytes);
@@ -275,7 +282,10 @@ impl Session {
                 continue;
             };
             if !begun && let Some(slow) = self.connections.get_mut(other) {
-                slow.answered(number);
+                if let Some(asked) = slow.answered(number) {
+                    // It has not begun, so it cannot have spoiled anything.
+                    slow.passed_over(asked, now);
+                }
                 self.ask_peer(now, id, number);
                 self.fetches.peer_failed(number, other);
                 self.out.push_back(Output::CancelRequest { connection: other, number });

@@ -54,6 +54,10 @@ impl Session {
         self.server_failures = 0;
         self.limits = welcome.limits;
         self.reporting.start(now, Duration::from_millis(u64::from(welcome.report_interval_ms)));
+        // A server that comes back knows nobody.
+        for connection in self.connections.values().filter(|connection| connection.verified_parts > 0) {
+            self.reporting.vouch(connection.peer);
+        }
         self.progress.mode_at_join.get_or_insert(welcome.mode);
         self.last_progress = now;
         self.alone_since = self.connections.is_empty().then_some(now);
@@ -129,6 +133,9 @@ impl Session {
         }
         let report = self.take_report(now);
         self.out.push_back(Output::SendControl(ClientMessage::Report(report)));
+        if let Some(vouch) = self.reporting.take_vouch() {
+            self.out.push_back(Output::SendControl(ClientMessage::Vouch(vouch)));
+        }
     }
 
     pub(crate) fn take_report(&mut self, now: Instant) -> hybrid_wire::control::Report {

@@ -8,6 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// How long a dial may take before the place it holds is given up.
 const DIAL_WITHIN: Duration = Duration::from_secs(15);
 
+/// A peer that was let go so often rests no longer, and gets no more time: 64 times as much as at first.
+const TIMES_MAX: u32 = 6;
+
+#[derive(Debug)]
+struct LetGo {
+    peer: PeerId,
+    until: Instant,
+    times: u32,
+}
+
 #[derive(Debug)]
 struct Known {
     coordinates: PeerCoordinates,
@@ -24,6 +34,8 @@ pub(crate) struct KnownPeers {
     banned: VecDeque<PeerId>,
     /// Peers of which it was told that their addresses are refused; the oldest are forgotten first.
     refused: VecDeque<PeerId>,
+    /// Peers that did not keep their promises; the oldest are forgotten first.
+    let_go: VecDeque<LetGo>,
     known_max: usize,
     banned_max: usize,
     redial_after: Duration,
@@ -39,6 +51,7 @@ impl KnownPeers {
             connected: BTreeSet::new(),
             banned: VecDeque::new(),
             refused: VecDeque::new(),
+            let_go: VecDeque::new(),
             known_max: config.known_peers_max,
             banned_max: config.banned_max,
             redial_after: config.redial_after,
@@ -60,6 +73,29 @@ impl KnownPeers {
             }
             self.banned.push_back(peer);
         }
+    }
+
+    /// A peer did not keep its promises: it rests until the time given, each time twice as long.
+    pub(crate) fn let_go(&mut self, now: Instant, peer: PeerId) -> Instant {
+        let place = self.let_go.iter().position(|other| other.peer == peer);
+        let times = place.and_then(|place| self.let_go.remove(place)).map_or(0, |before| before.times);
+        if self.let_go.len() >= self.banned_max {
+            self.let_go.pop_front();
+        }
+        let until = now + self.redial_after * (1 << times.min(TIMES_MAX));
+        self.let_go.push_back(LetGo { peer, until, times: times.saturating_add(1) });
+        until
+    }
+
+    /// Whether a peer was let go and must not come back yet.
+    pub(crate) fn rests(&self, now: Instant, peer: PeerId) -> bool {
+        self.let_go.iter().any(|other| other.peer == peer && other.until > now)
+    }
+
+    /// How long a peer may take: one that was let go may only be slow, and gets more time when it comes back.
+    pub(crate) fn patience(&self, peer: PeerId, usual: Duration) -> Duration {
+        let times = self.let_go.iter().find(|other| other.peer == peer).map_or(0, |other| other.times);
+        usual * (1 << times.min(TIMES_MAX))
     }
 
     /// A peer's address is not dialled; says whether that is news. The server names the same peers again and again.
@@ -163,8 +199,9 @@ impl KnownPeers {
 
     /// The peer rests before it is dialled again.
     pub(crate) fn rest(&mut self, now: Instant, peer: PeerId) {
+        let let_go = self.let_go.iter().find(|other| other.peer == peer).map(|other| other.until);
         if let Some(known) = self.known.get_mut(&peer) {
-            known.dial_at = now + self.redial_after;
+            known.dial_at = let_go.unwrap_or(Instant::ZERO).max(now + self.redial_after);
             self.wake = None;
         }
     }

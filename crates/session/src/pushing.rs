@@ -125,15 +125,20 @@ impl Session {
 
     /// A peer begins to send a part unasked. What is taken counts as asked for, with all that bounds and watches requests.
     pub(crate) fn on_offered(&mut self, now: Instant, id: ConnectionId, number: PartNumber) {
+        let exists = self.manifest.layout().part(number).is_some();
+        // Who sends a part holds it, wanted or not; that it was sent whole is all that the sender may hear of a refusal.
+        if let Some(connection) = self.connections.get_mut(id).filter(|_| exists)
+            && connection.has.insert(number)
+        {
+            connection.announced = connection.announced.saturating_add(1);
+            self.availability.gained(number);
+        }
         if !self.wants_offered(id, number) {
             self.out.push_back(Output::RefusePush { connection: id, number });
             return;
         }
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.has.insert(number) {
-            self.availability.gained(number);
-        }
-        let deadline = connection.ask(number, now, self.config.patience, self.part_bytes);
+        let deadline = connection.ask(number, now, self.part_bytes);
         connection.sends(number);
         self.expires_at = self.expires_at.min(deadline);
         let others = self.fetches.flight(number).map(|flight| flight.peers.clone()).unwrap_or_default();

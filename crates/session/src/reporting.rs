@@ -2,7 +2,7 @@
 
 use hybrid_manifest::PartNumber;
 use hybrid_units::{BytesPerSecond, Duration, Instant};
-use hybrid_wire::control::Report;
+use hybrid_wire::control::{Report, Vouch};
 use hybrid_wire::{PartRanges, PeerId, Source};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,7 @@ pub(crate) struct Reporting {
     sent_bytes: u64,
     refused: BTreeMap<PeerId, u32>,
     bad: BTreeMap<PeerId, u32>,
+    vouches: BTreeSet<PeerId>,
     stalls: u32,
     last_bytes: Instant,
     /// Media ahead of the playhead, once a player has told.
@@ -49,6 +50,7 @@ impl Reporting {
             sent_bytes: 0,
             refused: BTreeMap::new(),
             bad: BTreeMap::new(),
+            vouches: BTreeSet::new(),
             stalls: 0,
             last_bytes: now,
             buffer: None,
@@ -144,6 +146,20 @@ impl Reporting {
         if self.bad.len() < COMPLAINTS || self.bad.contains_key(&peer) {
             *self.bad.entry(peer).or_default() += 1;
         }
+    }
+
+    /// A peer sent a first good part.
+    pub(crate) fn vouch(&mut self, peer: PeerId) {
+        // Of more than there are connections, the server knows enough.
+        if self.vouches.len() < COMPLAINTS {
+            self.vouches.insert(peer);
+        }
+    }
+
+    /// Who sent good parts, if that was not said yet.
+    pub(crate) fn take_vouch(&mut self) -> Option<Vouch> {
+        let peers: Vec<PeerId> = std::mem::take(&mut self.vouches).into_iter().collect();
+        (!peers.is_empty()).then_some(Vouch { peers })
     }
 
     /// The report for what happened since the last one.

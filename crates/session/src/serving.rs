@@ -45,12 +45,23 @@ impl Session {
         }
         let crowd = self.is_crowd(now);
         let (connections, availability, rng) = (&self.connections, &self.availability, &mut self.rng);
-        let held = |id: ConnectionId| connections.get(id).map_or(u32::MAX, |connection| connection.has.len());
+        let level = |id: ConnectionId| {
+            let connection = connections.get(id);
+            // Who gave up what it was sent has had it all the same.
+            connection.map_or((true, u32::MAX), |c| (c.is_indebted(), c.has.len().max(c.served)))
+        };
         let copies = |number: PartNumber| availability.of(number);
         let mut lot = || rng.random();
-        while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, held, copies, &mut lot) {
+        let mut begun = Vec::new();
+        while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, level, copies, &mut lot) {
+            begun.push(connection);
             let queue = self.uploads.queue();
             self.out.push_back(Output::ServePart { connection, number, queue, pace });
+        }
+        for id in begun {
+            if let Some(connection) = self.connections.get_mut(id) {
+                connection.served = connection.served.saturating_add(1);
+            }
         }
     }
 

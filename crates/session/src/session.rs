@@ -261,16 +261,19 @@ impl Session {
         }
         let fetching = !self.is_complete() && self.mode.is_some();
         let dial = self.may_dial().then(|| self.known.wake_at()).flatten();
-        let (mut deadline, mut idle_again) = (Instant::FAR_FUTURE, Instant::FAR_FUTURE);
+        let (mut deadline, mut idle_again, mut ask_again) =
+            (Instant::FAR_FUTURE, Instant::FAR_FUTURE, Instant::FAR_FUTURE);
         for connection in self.connections.values() {
             deadline = connection.asked.iter().map(|asked| asked.deadline).fold(deadline, Instant::min);
+            let due = connection.asked.iter().map(|asked| asked.due).filter(|due| *due > self.seen);
+            ask_again = due.fold(ask_again, Instant::min);
             if connection.uploads && connection.busy_until > self.seen {
                 idle_again = idle_again.min(connection.busy_until);
             }
         }
         self.expires_at = deadline;
         let alone = self.alone_since.map_or(Instant::FAR_FUTURE, |since| since + self.config.rescue_after);
-        let waits = [idle_again, self.server_retry_at, self.last_progress + self.config.rescue_after, alone];
+        let waits = [idle_again, ask_again, self.server_retry_at, self.last_progress + self.config.rescue_after, alone];
         waits
             .into_iter()
             .filter(|at| fetching && *at > self.seen)
@@ -313,6 +316,10 @@ impl Session {
         }
         for (id, connection) in self.connections.iter() {
             assert!(connection.asked.len() <= self.config.requests_per_peer.max(2), "too many requests at one peer");
+            assert!(
+                connection.asked.len() <= connection.trust(),
+                "more was asked of {id:?} than it has given, and one"
+            );
             assert!(!self.known.is_banned(connection.peer), "connected to a banned peer");
             for asked in &connection.asked {
                 let in_flight = self.fetches.flight(asked.number).is_some_and(|flight| flight.peers.contains(&id));

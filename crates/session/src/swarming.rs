@@ -105,7 +105,8 @@ impl Session {
         self.availability.joined(&has);
         self.pushes.due = true;
         self.known.connected(peer);
-        self.connections.insert(id, Connection::new(peer, outgoing, has, hello.uploads, now));
+        let patience = self.known.patience(peer, self.config.patience);
+        self.connections.insert(id, Connection::new(peer, outgoing, has, hello.uploads, patience, now));
         self.alone_since = None;
         if !outgoing && let Some(hello) = self.hello() {
             self.out.push_back(Output::AcceptPeer { connection: id, hello });
@@ -132,6 +133,9 @@ impl Session {
     ) -> Result<(), (ByeCode, &'static str)> {
         if self.known.is_banned(peer) {
             return Err((ByeCode::BadPart, "banned for a bad part"));
+        }
+        if self.known.rests(now, peer) {
+            return Err((ByeCode::Useless, "too many parts did not come in time"));
         }
         if peer == self.me {
             return Err((ByeCode::Duplicate, "this is myself"));
@@ -174,16 +178,14 @@ impl Session {
                     return self.close_peer(now, peer, ByeCode::Protocol, "parts beyond the content's end");
                 }
                 for number in have.parts.iter() {
+                    connection.announced = connection.announced.saturating_add(1);
                     if connection.has.insert(number) {
                         self.availability.gained(number);
                     }
                 }
                 connection.note_queue(have.queue);
             }
-            PeerMessage::Idle => {
-                connection.note_queue(0);
-                connection.busy_until = Instant::ZERO;
-            }
+            PeerMessage::Idle => connection.calls_for_work(),
             PeerMessage::AskProofs(ask) => self.answer_proofs(id, ask),
             PeerMessage::Proofs(proofs) => {
                 if proofs.proofs.is_empty() {

@@ -153,6 +153,7 @@ impl Uploads {
     /// The next request to answer, if a slot is free, with the pace that keeps all slots below the limit.
     ///
     /// What no neighbour holds yet comes first: until it is with somebody else, all who lack it wait for this client alone.
+    /// Those that were sent more than they offer come last: they took what others could pass on.
     /// Then, among receivers that came together or are at the same level, the one that holds the fewest parts comes first, then
     /// whoever asked first.
     pub(crate) fn next(
@@ -160,7 +161,7 @@ impl Uploads {
         now: Instant,
         slots: usize,
         together: bool,
-        parts_held: impl Fn(ConnectionId) -> u32,
+        standing: impl Fn(ConnectionId) -> (bool, u32),
         copies: impl Fn(PartNumber) -> u16,
         lot: &mut impl FnMut() -> u32,
     ) -> Option<(ConnectionId, PartNumber, Option<BytesPerSecond>)> {
@@ -169,12 +170,13 @@ impl Uploads {
         }
         // Whoever is being served, and perhaps does not read, comes after those who are not.
         let served = |connection| self.active.iter().any(|upload| upload.connection == connection);
-        let levels = || self.waiting.iter().map(|(connection, _)| parts_held(*connection));
+        let levels = || self.waiting.iter().map(|(connection, _)| standing(*connection).1);
         let spread = levels().max().unwrap_or(0) - levels().min().unwrap_or(0);
         let crowd = together || spread <= self.part_count / LEVEL_SPREAD;
-        let level = |connection| if crowd { parts_held(connection) } else { 0 };
         let mut key = |connection, number| {
-            (served(connection), copies(number) > 0, level(connection), if crowd { lot() } else { 0 })
+            let (indebted, level) = standing(connection);
+            let order = if crowd { (level, lot()) } else { (0, 0) };
+            (served(connection), indebted, copies(number) > 0, order)
         };
         let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (id, number))| key(*id, *number))?;
         let (connection, number) = self.waiting.remove(place);
@@ -227,7 +229,7 @@ mod tests {
         queue.admit(A, part(1), 1);
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
-        let held = |connection| if connection == A { 10 } else { 2 };
+        let held = |connection| (false, if connection == A { 10 } else { 2 });
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, common, &mut in_order), Some((B, part(3), None)));
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, common, &mut in_order), None, "one slot");
         queue.ended(Instant::ZERO, B, part(3));
@@ -244,7 +246,7 @@ mod tests {
             let mut queue = uploads(&Config::default());
             queue.admit(A, part(1), 1);
             queue.admit(B, part(3), 1);
-            let held = |connection| if connection == A { 900 } else { 2 };
+            let held = |connection| (false, if connection == A { 900 } else { 2 });
             assert_eq!(queue.next(Instant::ZERO, 1, together, held, common, &mut in_order), Some(first));
         }
     }
@@ -254,9 +256,19 @@ mod tests {
         let mut queue = uploads(&Config::default());
         queue.admit(A, part(1), 1);
         queue.admit(B, part(2), 1);
-        let held = |connection| if connection == A { 10 } else { 2 };
+        let held = |connection| (false, if connection == A { 10 } else { 2 });
         let copies = |number| if number == part(1) { 0 } else { 1 };
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, copies, &mut in_order), Some((A, part(1), None)));
+    }
+
+    #[test]
+    fn who_was_sent_more_than_it_offers_comes_last() {
+        let mut queue = uploads(&Config::default());
+        queue.admit(A, part(1), 1);
+        queue.admit(B, part(2), 1);
+        let standing = |connection| if connection == A { (true, 0) } else { (false, 900) };
+        let copies = |number| if number == part(1) { 0 } else { 1 };
+        assert_eq!(queue.next(Instant::ZERO, 1, true, standing, copies, &mut in_order), Some((B, part(2), None)));
     }
 
     #[test]
@@ -267,10 +279,10 @@ mod tests {
         assert_eq!((queue.queue(), queue.is_idle(), queue.sending(part(1))), (0, false, 1));
         assert!(!queue.may_push(Instant::ZERO, 1), "one slot");
         queue.admit(B, part(2), 1);
-        assert_eq!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order), None);
+        assert_eq!(queue.next(Instant::ZERO, 1, false, |_| (false, 0), common, &mut in_order), None);
         assert!(!queue.may_push(Instant::ZERO, 2), "somebody asks");
         queue.ended(Instant::ZERO, A, part(1));
-        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order).is_some());
+        assert!(queue.next(Instant::ZERO, 1, false, |_| (false, 0), common, &mut in_order).is_some());
     }
 
     #[test]
@@ -280,7 +292,7 @@ mod tests {
         queue.admit(B, part(2), 1);
         let mut lots = [7, 3].into_iter();
         let mut lot = || lots.next().unwrap_or(0);
-        assert_eq!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut lot), Some((B, part(2), None)));
+        assert_eq!(queue.next(Instant::ZERO, 1, false, |_| (false, 0), common, &mut lot), Some((B, part(2), None)));
     }
 
     #[test]
@@ -301,11 +313,11 @@ mod tests {
         let mut queue = uploads(&Config::default());
         queue.admit(A, part(1), 1);
         queue.admit(B, part(2), 1);
-        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order).is_some());
-        assert!(queue.next(Instant::ZERO, 1, false, |_| 0, common, &mut in_order).is_none());
+        assert!(queue.next(Instant::ZERO, 1, false, |_| (false, 0), common, &mut in_order).is_some());
+        assert!(queue.next(Instant::ZERO, 1, false, |_| (false, 0), common, &mut in_order).is_none());
         assert_eq!(queue.wake_at(Instant::ZERO, 1, false), Some(Instant::ZERO + STUCK_AFTER));
         assert_eq!(
-            queue.next(Instant::ZERO + STUCK_AFTER, 1, false, |_| 0, common, &mut in_order),
+            queue.next(Instant::ZERO + STUCK_AFTER, 1, false, |_| (false, 0), common, &mut in_order),
             Some((B, part(2), None))
         );
     }
@@ -316,7 +328,7 @@ mod tests {
         (0..8).for_each(|number| assert_eq!(queue.admit(A, part(number), 1), Admission::Queued));
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
         let begun = |queue: &mut Uploads, now| {
-            queue.next(now, 4, false, |_| 0, common, &mut in_order).map(|(_, number, _)| number)
+            queue.next(now, 4, false, |_| (false, 0), common, &mut in_order).map(|(_, number, _)| number)
         };
         assert_eq!(begun(&mut queue, at(0)), Some(part(0)));
         assert_eq!(begun(&mut queue, at(0)), Some(part(1)), "two, as long as nothing is known");
@@ -338,7 +350,7 @@ mod tests {
         queue.admit(A, part(1), 1);
         queue.admit(A, part(2), 1);
         queue.admit(B, part(3), 1);
-        let deprived = |connection| if connection == A { 0 } else { 100 };
+        let deprived = |connection| (false, if connection == A { 0 } else { 100 });
         assert_eq!(queue.next(Instant::ZERO, 1, false, deprived, common, &mut in_order), Some((A, part(1), None)));
         assert_eq!(
             queue.next(Instant::ZERO + STUCK_AFTER, 1, false, deprived, common, &mut in_order),
@@ -351,7 +363,8 @@ mod tests {
         let config = Config { upload_limit: Some(BytesPerSecond::new(1_000)), ..Config::default() };
         let mut queue = uploads(&config);
         queue.admit(A, part(1), 1);
-        let (_, _, pace) = queue.next(Instant::ZERO, 2, false, |_| 0, common, &mut in_order).expect("one waits");
+        let (_, _, pace) =
+            queue.next(Instant::ZERO, 2, false, |_| (false, 0), common, &mut in_order).expect("one waits");
         assert_eq!(pace, Some(BytesPerSecond::new(500)));
     }
 }

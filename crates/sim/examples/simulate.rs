@@ -5,7 +5,7 @@
 use clap::{Parser, ValueEnum};
 use hybrid_coordinator::EgressPolicy;
 use hybrid_manifest::PartLen;
-use hybrid_sim::{Arrivals, Outcome, Scenario, Simulation, SlotFree, Uplinks};
+use hybrid_sim::{Arrivals, Misbehaviour, Outcome, Scenario, Simulation, SlotFree, Uplinks};
 use hybrid_units::{BytesPerSecond, Duration, parse_duration};
 use hybrid_wire::Source;
 use serde_json::json;
@@ -86,9 +86,12 @@ struct Arguments {
     /// The server ends after so many copies
     #[arg(long)]
     server_dies: Option<f64>,
-    /// Clients that send bad parts
+    /// Clients that misbehave
     #[arg(long)]
-    polluters: Option<u32>,
+    bad_peers: Option<u32>,
+    /// What those do: pollute, trickle, stall, silent, deny, …
+    #[arg(long, value_parser = parse_misbehaviour)]
+    misbehaviour: Option<Misbehaviour>,
     /// Check all invariants at each so-manieth step
     #[arg(long)]
     check_every: Option<u64>,
@@ -239,7 +242,8 @@ impl Arguments {
         scenario.inline_hashes &= !self.ask_hashes;
         scenario.churn.stay = self.stay.or(scenario.churn.stay);
         scenario.server.dies_after_copies = self.server_dies.or(scenario.server.dies_after_copies);
-        scenario.polluters = self.polluters.unwrap_or(scenario.polluters);
+        scenario.bad_peers = self.bad_peers.unwrap_or(scenario.bad_peers);
+        scenario.misbehaviour = self.misbehaviour.unwrap_or(scenario.misbehaviour);
         scenario.check_every = self.check_every.unwrap_or(scenario.check_every);
         for (name, value) in &self.set {
             scenario.set(name, *value).map_err(|error| error.to_string())?;
@@ -247,6 +251,12 @@ impl Arguments {
         scenario.check().map_err(|error| error.to_string())?;
         Ok(scenario)
     }
+}
+
+fn parse_misbehaviour(text: &str) -> Result<Misbehaviour, String> {
+    let names = || Misbehaviour::ALL.map(Misbehaviour::name).join(", ");
+    let named = |misbehaviour: &Misbehaviour| misbehaviour.name() == text;
+    Misbehaviour::ALL.into_iter().find(named).ok_or_else(|| format!("no such misbehaviour; there are {}", names()))
 }
 
 fn main() -> ExitCode {

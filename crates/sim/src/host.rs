@@ -36,7 +36,6 @@ pub(crate) struct Host {
     pub(crate) session: Option<Session>,
     /// Counts its sessions; what was meant for an earlier one is dropped.
     pub(crate) incarnation: u32,
-    pub(crate) polluter: bool,
     pub(crate) token: Option<Token>,
     pub(crate) links: Vec<Link>,
     /// What the session asked of peers and still waits for.
@@ -64,6 +63,8 @@ pub(crate) struct Host {
 /// What is known of a client at the end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Record {
+    /// It misbehaves, as the scenario says.
+    pub(crate) bad: bool,
     /// It goes before it is complete, for good; or else it has been quicker.
     pub(crate) goes: bool,
     pub(crate) arrived: Option<Instant>,
@@ -80,12 +81,11 @@ pub(crate) struct Record {
     pub(crate) wasted_before: u64,
 }
 
-impl Host {
-    pub(crate) fn new(polluter: bool) -> Self {
+impl Default for Host {
+    fn default() -> Self {
         Self {
             session: None,
             incarnation: 0,
-            polluter,
             token: None,
             links: Vec::new(),
             asked: Vec::new(),
@@ -101,7 +101,9 @@ impl Host {
             record: Record::default(),
         }
     }
+}
 
+impl Host {
     pub(crate) fn link(&mut self, peer: HostId, theirs: LinkId, state: LinkState) -> LinkId {
         self.links.push(Link { peer, theirs, state, in_order: Instant::ZERO });
         LinkId::try_from(self.links.len() - 1).expect("fewer connections than 2^32")

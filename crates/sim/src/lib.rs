@@ -26,6 +26,7 @@
 //! - Pushes to one client go one after the other, over its control channel.
 //! - A viewer plays parts in order at the media's rate, tells its session its place, and leaves when it has seen the end and
 //!   stayed; see [`Playback`].
+//! - Some clients misbehave, as the scenario says; see [`Misbehaviour`].
 //!
 //! # What is not
 //!
@@ -33,6 +34,7 @@
 //! Messages other than parts take no bytes of a link.
 
 mod host;
+mod misbehaviour;
 mod network;
 mod outcome;
 mod picture;
@@ -42,6 +44,7 @@ mod queue;
 mod scenario;
 mod simulation;
 
+pub use misbehaviour::{Harm, Misbehaviour};
 pub use outcome::{ClientOutcome, Idle, Moment, Outcome, Spread};
 pub use plan::{
     Answer, Bound, Deficit, Plan, PlanError, PlanMoment, PlanRequest, SIMULATED_MAX, VIEWERS_MAX, ViewerArrivals,

@@ -3,7 +3,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "places in lists")]
 
 use crate::host::Record;
-use crate::{Counts, PlayOutcome, Scenario};
+use crate::{Counts, Harm, PlayOutcome, Scenario};
 use hybrid_units::{Instant, Mode};
 use hybrid_wire::Source;
 
@@ -15,7 +15,7 @@ pub struct Outcome {
     pub name: String,
     /// Its seed.
     pub seed: u64,
-    /// Clients in all.
+    /// Clients in all; figures of clients are of those that do not misbehave.
     pub peers: u32,
     /// Parts of the content.
     pub parts: u32,
@@ -63,6 +63,8 @@ pub struct Outcome {
     pub messages_per_part: f64,
     /// How often what happened.
     pub counts: Counts,
+    /// What each that misbehaves did to each other that it met.
+    pub harms: Vec<Harm>,
     /// One for each client.
     pub clients: Vec<ClientOutcome>,
     /// How it went.
@@ -89,6 +91,8 @@ pub struct Spread {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ClientOutcome {
+    /// Whether it misbehaves.
+    pub bad: bool,
     /// The mode that it was given at first.
     pub mode: Option<Mode>,
     /// Its uplink in bytes per second.
@@ -175,7 +179,7 @@ impl Outcome {
     pub(crate) fn new(
         scenario: &Scenario,
         counts: Counts,
-        series: Vec<Moment>,
+        (series, harms): (Vec<Moment>, Vec<Harm>),
         (server_bytes, wasted_bytes, end): (f64, u64, Instant),
         records: &[Record],
         uplinks: &[f64],
@@ -184,6 +188,7 @@ impl Outcome {
         let secs = |at: Instant| at.since(Instant::ZERO).as_secs_f64();
         let since = |record: &Record, at: Option<Instant>| Some(at?.since(record.arrived?).as_secs_f64());
         let client = |((record, uplink), sent): ((&Record, &f64), &u64)| ClientOutcome {
+            bad: record.bad,
             mode: record.mode,
             uplink: *uplink,
             arrived_secs: record.arrived.map(secs),
@@ -196,19 +201,21 @@ impl Outcome {
             play: record.player.as_ref().map(|player| player.outcome(end)),
         };
         let clients: Vec<ClientOutcome> = records.iter().zip(uplinks).zip(sent).map(client).collect();
-        let spread =
-            |figure: fn(&ClientOutcome) -> Option<f64>| Spread::of(clients.iter().filter_map(figure).collect());
+        let spread = |figure: fn(&ClientOutcome) -> Option<f64>| {
+            Spread::of(clients.iter().filter(|client| !client.bad).filter_map(figure).collect())
+        };
         let first = records.iter().filter_map(|record| record.arrived).min().map_or(0.0, secs);
-        let last = records.iter().filter_map(|record| record.complete).max().map_or(0.0, secs);
+        let good = || records.iter().filter(|record| !record.bad);
+        let last = good().filter_map(|record| record.complete).max().map_or(0.0, secs);
         let mut received = [0; Source::ALL.len()];
-        for client in &clients {
+        for client in clients.iter().filter(|client| !client.bad) {
             received.iter_mut().zip(client.received).for_each(|(sum, bytes)| *sum += bytes);
         }
         let content_bytes = scenario.content_bytes();
         let peer_bytes: u64 = sent.iter().sum();
         let bound_secs = scenario.bound_secs() - first;
         let capacity: f64 = clients.iter().filter_map(|c| Some(c.uplink * (last - c.arrived_secs?).max(0.0))).sum();
-        let stayed = records.iter().filter(|record| !record.goes);
+        let stayed = good().filter(|record| !record.goes);
         let messages = counts.haves + counts.idles + counts.requests + counts.cancels + counts.refusals;
         Self {
             name: scenario.name.clone(),
@@ -221,7 +228,7 @@ impl Outcome {
             bound_as_sent_secs: (scenario.peers as f64 * content_bytes as f64 - server_bytes)
                 / uplinks.iter().sum::<f64>().max(1.0),
             end_secs: secs(end),
-            complete: records.iter().filter(|record| record.complete.is_some()).count() as u32,
+            complete: good().filter(|record| record.complete.is_some()).count() as u32,
             incomplete: stayed.filter(|record| record.complete.is_none()).count() as u32,
             last_secs: last - first,
             last_ratio: (last - first) / bound_secs,
@@ -238,6 +245,7 @@ impl Outcome {
             stalls: records.iter().map(|record| u64::from(record.stalls)).sum(),
             messages_per_part: messages as f64 / counts.stored.max(1) as f64,
             counts,
+            harms,
             clients,
             series,
         }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares of counts below 2^32")]
 
-use crate::Playback;
+use crate::{Misbehaviour, Playback};
 use hybrid_manifest::{MAX_PARTS, PartLen};
 use hybrid_units::{BytesPerSecond, Duration};
 use rand::rngs::ChaCha8Rng;
@@ -59,8 +59,10 @@ pub struct Scenario {
     pub direct: Option<u32>,
     /// What becomes of the server.
     pub server: ServerFate,
-    /// Clients that send bytes that are not the part.
-    pub polluters: u32,
+    /// Clients that misbehave.
+    pub bad_peers: u32,
+    /// What those do.
+    pub misbehaviour: Misbehaviour,
     /// The server's settings. Addresses, thresholds and the seed are set by the simulator.
     pub coordinator: hybrid_coordinator::Config,
     /// The clients' settings. Addresses, port, upload limit and the seed are set by the simulator.
@@ -243,7 +245,8 @@ impl Scenario {
             // With no threshold at all, the first one is still served directly: there is nobody else.
             direct: Some(1),
             server: ServerFate::default(),
-            polluters: 0,
+            bad_peers: 0,
+            misbehaviour: Misbehaviour::Pollute,
             coordinator: hybrid_coordinator::Config::default(),
             session: hybrid_session::Config::default(),
             limit: Duration::from_secs(3_600),
@@ -347,7 +350,7 @@ impl Scenario {
             (share(self.churn.leave) && share(self.churn.return_share), "shares of those who go: from 0 to 1"),
             (self.playback.as_ref().is_none_or(|play| positive(play.rate)), "the rate of the media must be above 0"),
             (self.playback.is_none() || self.churn.leave == 0.0, "those who play do not leave before the end"),
-            (self.polluters < self.peers, "polluters: fewer than there are clients"),
+            (self.bad_peers < self.peers, "bad peers: fewer than there are clients"),
             (self.server.cut.is_none_or(|(_, left)| share(left)), "the server's uplink after a cut: a share, 0 to 1"),
         ];
         match rules.iter().find(|(holds, _)| !holds) {
@@ -488,7 +491,7 @@ mod tests {
             (Scenario { loss: 0.9, ..Scenario::flash() }, "loss"),
             (Scenario { uplinks: Uplinks::InTurn(Vec::new()), ..Scenario::flash() }, "in turn"),
             (Scenario { arrivals: Arrivals::Poisson(0.0), ..Scenario::flash() }, "arrivals"),
-            (Scenario { polluters: 2_000, ..Scenario::flash() }, "polluters"),
+            (Scenario { bad_peers: 2_000, ..Scenario::flash() }, "bad peers"),
         ] {
             let error = scenario.check().expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");

@@ -9,6 +9,7 @@
 )]
 
 use crate::host::{Host, LinkState, NO_LINK};
+use crate::misbehaviour::{Harm, Misbehaviour};
 use crate::network::{Kind, Load, Network, SERVER, Transfer};
 use crate::outcome::{Idle, Moment, Outcome};
 use crate::playback::{Played, Player};
@@ -23,19 +24,19 @@ use hybrid_qos::{DirectClients, Sample};
 use hybrid_session::{ConnectionId, Input, Output, PartFailure, PartSource, Session};
 use hybrid_units::{ByteCount, BytesPerSecond, Duration, Instant, UnixTime};
 use hybrid_wire::address::{AddressPolicy, Prefix};
-use hybrid_wire::control::{ByeCode, ClientMessage, PartPush, ServerMessage};
+use hybrid_wire::control::{ByeCode, ClientMessage, PartPush, ServerMessage, Want};
 use hybrid_wire::peer::{Have, Hello, PartReply, PeerMessage};
 use hybrid_wire::{PartRanges, PeerId, SessionToken, Source};
 use rand::rngs::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 /// The civil time at the start, so that tickets have dates.
 const EPOCH: UnixTime = UnixTime::from_secs(1_790_000_000);
 
-/// The network 10.0.0.0/8: a host's number is the rest of its address.
+/// The network 10.0.0.0/8: the rest of an address comes from a host's number.
 const NETWORK: u32 = 10 << 24;
 
 /// As the real server does, "several times a second".
@@ -56,7 +57,7 @@ const IDLE_SAMPLE: usize = 256;
 /// One run. [`Simulation::run`] plays it to its end; [`Simulation::step`] one event at a time.
 #[derive(Debug)]
 pub struct Simulation {
-    scenario: Scenario,
+    pub(crate) scenario: Scenario,
     manifest: Arc<Manifest>,
     /// All parts are alike: zeros. Their ids differ by their places.
     bytes: Bytes,
@@ -69,11 +70,11 @@ pub struct Simulation {
     server_alive: bool,
     server_wake: Instant,
     server_armed: Instant,
-    hosts: Vec<Host>,
+    pub(crate) hosts: Vec<Host>,
     network: Network,
     queue: Queue,
     now: Instant,
-    rng: ChaCha8Rng,
+    pub(crate) rng: ChaCha8Rng,
     /// Delays differ from message to message.
     varied: bool,
     inputs: VecDeque<Input>,
@@ -87,6 +88,8 @@ pub struct Simulation {
     flying: u64,
     /// Bytes that arrived and nobody waited for, or that were cut short.
     wasted: u64,
+    /// What bad clients did to others: the bad one, its victim.
+    pub(crate) harms: BTreeMap<(HostId, HostId), Harm>,
     counts: Counts,
     series: Vec<Moment>,
 }
@@ -127,7 +130,7 @@ pub struct Counts {
     pub bans: u64,
 }
 
-fn peer_id(host: HostId) -> PeerId {
+pub(crate) fn peer_id(host: HostId) -> PeerId {
     // Keys are spread evenly, so their order must not be the order of arrival.
     let mut spread = u64::from(host).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     spread = (spread ^ (spread >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -145,12 +148,13 @@ fn host_of(peer: PeerId) -> HostId {
 }
 
 fn address(host: HostId) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(NETWORK + host))
+    // Neighbours in number are in different networks.
+    IpAddr::V4(Ipv4Addr::from_bits(NETWORK | (host & 0xffff) << 8 | host >> 16))
 }
 
 fn host_at(address: IpAddr) -> HostId {
     match address {
-        IpAddr::V4(v4) => v4.to_bits() - NETWORK,
+        IpAddr::V4(v4) => (v4.to_bits() - NETWORK) >> 8 | (v4.to_bits() & 0xff) << 16,
         IpAddr::V6(_) => panic!("the virtual network is IPv4"),
     }
 }
@@ -213,9 +217,10 @@ impl Simulation {
         let uplinks = scenario.uplinks_by_client();
         let server = (scenario.server_up.as_u64() as f64, f64::INFINITY);
         let network = Network::new(std::iter::once(server).chain(uplinks.iter().map(|up| (*up, down))));
-        let mut hosts: Vec<Host> = (0..=scenario.peers).map(|_| Host::new(false)).collect();
-        for host in rand::seq::index::sample(&mut rng, scenario.peers as usize, scenario.polluters as usize) {
-            hosts[host + 1].polluter = true;
+        let mut hosts: Vec<Host> = (0..=scenario.peers).map(|_| Host::default()).collect();
+        // The first is served directly, whatever it does, and its place would be missing in the comparison.
+        for host in rand::seq::index::sample(&mut rng, scenario.peers as usize - 1, scenario.bad_peers as usize) {
+            hosts[host + 2].record.bad = true;
         }
         let mut world = Self {
             manifest: Arc::new(manifest),
@@ -234,12 +239,13 @@ impl Simulation {
             rng,
             varied: scenario.jitter > Duration::ZERO || scenario.loss > 0.0,
             inputs: VecDeque::new(),
-            outstanding: scenario.peers,
+            outstanding: scenario.peers - scenario.bad_peers,
             sampled_bytes: 0.0,
             observe_every: scenario.moment(),
             observed: (Instant::ZERO, 0.0, 0.0),
             flying: 0,
             wasted: 0,
+            harms: BTreeMap::new(),
             counts: Counts::default(),
             series: Vec::new(),
             scenario,
@@ -262,8 +268,12 @@ impl Simulation {
         let arrivals = self.scenario.arrivals_by_client();
         for (host, arrival) in (1..).zip(&arrivals) {
             let arrives = Instant::ZERO + *arrival;
+            let bad = self.misbehaviour_of(host);
+            if bad == Some(Misbehaviour::Absent) {
+                continue;
+            }
             self.queue.at(arrives, Event::Arrive(host));
-            if churn.leave > 0.0 && self.rng.random_bool(churn.leave) {
+            if bad.is_none() && churn.leave > 0.0 && self.rng.random_bool(churn.leave) {
                 let least = self.scenario.bound_secs() - arrivals.first().map_or(0.0, Duration::as_secs_f64);
                 let leaves = arrives + Duration::from_secs_f64(least * self.rng.random_range(0.02..0.98));
                 self.queue.at(leaves, Event::Leave { host, crash: churn.crash });
@@ -340,7 +350,7 @@ impl Simulation {
     }
 
     /// Sends something to the other side of a connection, in order with all that was said on it before.
-    fn tell_peer(&mut self, to: HostId, link: LinkId, event: Event) {
+    pub(crate) fn tell_peer(&mut self, to: HostId, link: LinkId, event: Event) {
         if !self.varied {
             return self.queue.after_delays(self.now, 1, event);
         }
@@ -373,9 +383,16 @@ impl Simulation {
         self.queue.at(at, event);
     }
 
-    fn begin(&mut self, from: HostId, to: HostId, number: PartNumber, kind: Kind, pace: Option<BytesPerSecond>) -> u32 {
+    pub(crate) fn begin(
+        &mut self,
+        from: HostId,
+        to: HostId,
+        number: PartNumber,
+        kind: Kind,
+        pace: Option<BytesPerSecond>,
+    ) -> u32 {
         self.counts.transfers += 1;
-        let bytes = self.manifest.layout().part(number).map_or(0, |place| place.len());
+        let bytes = self.sends_of(from, self.manifest.layout().part(number).map_or(0, |place| place.len()));
         let pace = pace.map_or(f64::INFINITY, |pace| pace.as_u64() as f64);
         self.network.begin(self.now, from, to, Load { number: number.as_u32(), bytes, kind, pace })
     }
@@ -386,6 +403,11 @@ impl Simulation {
         let Transfer { from, to, number, kind, .. } = transfer;
         self.flying += transfer.sent();
         match kind {
+            Kind::Peer { .. } if self.misbehaviour_of(from) == Some(Misbehaviour::Stall) => {
+                self.flying -= transfer.sent();
+                self.wasted += transfer.sent();
+                self.note_waste(from, to, transfer.sent());
+            }
             Kind::Peer { from_link, to_link, pushed } => {
                 self.after_delays(1, Event::FromPeer { to, link: to_link, number, pushed });
                 // The slot is free when the receiver has the part; a paced one not before its pace allows the next.
@@ -414,6 +436,13 @@ impl Simulation {
         }
         if from == SERVER {
             self.maybe_kill_server();
+        }
+    }
+
+    /// Bytes of a bad client were sent for nothing.
+    fn note_waste(&mut self, from: HostId, to: HostId, bytes: u64) {
+        if self.misbehaviour_of(from).is_some() {
+            self.harm(from, to).wasted += bytes;
         }
     }
 
@@ -446,7 +475,9 @@ impl Simulation {
             |id: &&u32| matches!(self.network.transfer(**id).kind, Kind::Peer { from_link, .. } if from_link == link);
         let cut: Vec<u32> = self.network.end(host).sending.iter().filter(of_link).copied().collect();
         for id in cut {
-            self.cut_short(id);
+            let to = self.network.transfer(id).to;
+            let sent = self.cut_short(id);
+            self.note_waste(host, to, sent);
         }
     }
 
@@ -484,7 +515,7 @@ impl Simulation {
                 }
             }
             Event::Begun { to, link, number, queue } => {
-                if self.host(to).is_open(link) {
+                if self.host(to).is_open(link) && !self.bad_begun(to, link, number) {
                     let (connection, number) = (connection(link), part(number));
                     self.client(to, Input::PartBegun { connection, number, queue });
                 }
@@ -522,6 +553,7 @@ impl Simulation {
             }
             Event::Have { to, link, first, count, queue } => {
                 self.counts.haves += 1;
+                self.flood(to, link);
                 if self.host(to).is_open(link) {
                     let runs = PartRange::new(part(first), count).into_iter().collect();
                     let parts = PartRanges::new(runs).expect("one run is in order");
@@ -531,13 +563,14 @@ impl Simulation {
             }
             Event::Idle { to, link } => {
                 self.counts.idles += 1;
+                self.flood(to, link);
                 if self.host(to).is_open(link) {
                     self.client(to, Input::PeerMessage { connection: connection(link), message: PeerMessage::Idle });
                 }
             }
             Event::Request { to, link, number } => {
                 self.counts.requests += 1;
-                if self.host(to).is_open(link) {
+                if self.host(to).is_open(link) && !self.bad_request(to, link, number) {
                     self.client(to, Input::PartRequested { connection: connection(link), number: part(number) });
                 }
             }
@@ -627,14 +660,24 @@ impl Simulation {
 
     fn on_part_from_peer(&mut self, to: HostId, link: LinkId, number: u32, pushed: bool) {
         self.flying -= self.part_bytes(number);
+        let from = self.host(to).links[link as usize].peer;
+        let length = self.part_bytes(number);
         // Whoever gave a request up, or refused a push, no longer listens on its stream.
         let host = self.host_mut(to);
         if !(if pushed { host.took(link, number) } else { host.answered(link, number) }) {
-            self.wasted += self.part_bytes(number);
+            self.wasted += length;
+            if !self.host(to).is_open(link) {
+                self.note_waste(from, to, length);
+            }
             return;
         }
-        let from = self.host(to).links[link as usize].peer;
-        let bytes = if self.host(from).polluter { self.bad_bytes.clone() } else { self.bytes.clone() };
+        self.flood(to, link);
+        let wrong = self.is_wrong(from, to);
+        if self.misbehaviour_of(from).is_some() {
+            let harm = self.harm(from, to);
+            *(if wrong { &mut harm.wasted } else { &mut harm.given }) += length;
+        }
+        let bytes = if wrong { self.bad_bytes.clone() } else { self.bytes.clone() };
         let source = PartSource::Peer(connection(link));
         self.client(to, Input::PartReceived { source, number: part(number), bytes });
     }
@@ -656,6 +699,7 @@ impl Simulation {
     fn on_refused(&mut self, to: HostId, link: LinkId, number: u32, failure: PartFailure) {
         self.counts.refusals += 1;
         if self.host(to).is_open(link) && self.host_mut(to).answered(link, number) {
+            self.flood(to, link);
             let source = PartSource::Peer(connection(link));
             self.client(to, Input::PartFailed { source, number: part(number), failure });
         }
@@ -681,6 +725,7 @@ impl Simulation {
     // ---- Clients come and go.
 
     fn arrive(&mut self, index: HostId) {
+        let claims_all = self.misbehaviour_of(index).is_some_and(Misbehaviour::claims_all);
         let scenario = &self.scenario;
         let mut config = scenario.session.clone();
         let host = &mut self.hosts[index as usize];
@@ -695,7 +740,11 @@ impl Simulation {
             config.upload_limit = Some(BytesPerSecond::new(self.network.end(index).up as u64));
         }
         let unix = EPOCH + self.now.since(Instant::ZERO);
-        let held = std::mem::take(&mut host.stored);
+        let mut held = std::mem::take(&mut host.stored);
+        if claims_all {
+            config.want = Want::Seed;
+            held = (0..scenario.parts).map(part).collect();
+        }
         host.session = Some(Session::new(config, self.now, unix, self.manifest.clone(), peer_id(index), held));
         host.record.arrived.get_or_insert(self.now);
         if let Some(playback) = &scenario.playback {
@@ -778,6 +827,7 @@ impl Simulation {
                 self.host_mut(host).record.stalls += report.stalls;
                 hybrid_coordinator::Input::Report { client, report }
             }
+            ClientMessage::Vouch(vouch) => hybrid_coordinator::Input::Vouch { client, vouch },
             ClientMessage::Bye(_) => hybrid_coordinator::Input::Left { client },
         };
         self.server(input);
@@ -930,7 +980,7 @@ impl Simulation {
         }
     }
 
-    fn client(&mut self, host: HostId, input: Input) {
+    pub(crate) fn client(&mut self, host: HostId, input: Input) {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
             let Some(session) = &mut self.hosts[host as usize].session else { continue };
@@ -951,7 +1001,8 @@ impl Simulation {
 
     fn perform(&mut self, host: HostId, output: Output) {
         match output {
-            Output::SendControl(message) => {
+            Output::SendControl(mut message) => {
+                self.bend_control(host, &mut message);
                 let incarnation = self.host(host).incarnation;
                 self.letter(Letter::ToServer { host, incarnation, message });
             }
@@ -988,8 +1039,9 @@ impl Simulation {
                 });
             }
             Output::Store { part } => self.inputs.push_back(Input::Stored { number: part.number() }),
-            Output::Dial { peer, hello } => self.dial(host, &peer, hello),
+            Output::Dial { peer, hello } => self.dial(host, &peer, self.bend_hello(host, hello)),
             Output::AcceptPeer { connection, hello } => {
+                let hello = self.bend_hello(host, hello);
                 if let Some((to, link)) = self.host(host).other_side(connection.0 as LinkId) {
                     self.letter(Letter::Accepted { to, link, hello });
                 }
@@ -1097,6 +1149,9 @@ impl Simulation {
 
     fn say(&mut self, host: HostId, connection: ConnectionId, message: PeerMessage) {
         let Some((to, link)) = self.host(host).other_side(connection.0 as LinkId) else { return };
+        if self.withholds(host, &message) {
+            return;
+        }
         let event = match message {
             PeerMessage::Idle => Event::Idle { to, link },
             PeerMessage::Have(Have { parts, queue }) if parts.runs().len() == 1 => {
@@ -1169,7 +1224,7 @@ impl Simulation {
             }
             Note::PeerBanned { peer, .. } => {
                 self.counts.bans += 1;
-                assert!(self.host(host_of(*peer)).polluter, "an honest peer was banned; {}", self.describe());
+                assert!(self.host(host_of(*peer)).record.bad, "an honest peer was banned; {}", self.describe());
             }
             Note::ServerPartBad { .. } | Note::ServerHashesBad => {
                 panic!("the server's own bytes were refused; {}", self.describe())
@@ -1180,6 +1235,9 @@ impl Simulation {
 
     /// A client has all that it came for, perhaps not for the first time.
     fn done(&mut self, host: HostId, is_first: bool) {
+        if self.host(host).record.bad {
+            return;
+        }
         if is_first && !self.host(host).record.goes {
             self.outstanding -= 1;
         }
@@ -1217,7 +1275,7 @@ impl Simulation {
 
     /// What it is and how far, with the way to see it again.
     pub fn describe(&self) -> String {
-        let complete = self.hosts.iter().filter(|host| host.record.complete.is_some()).count();
+        let complete = self.hosts.iter().filter(|host| !host.record.bad && host.record.complete.is_some()).count();
         format!(
             "scenario {}, seed {}, {} peers, event {} at {}: {complete} complete",
             self.scenario.name, self.scenario.seed, self.scenario.peers, self.counts.events, self.now
@@ -1243,7 +1301,7 @@ impl Simulation {
         for (index, host) in here().step_by(stride) {
             self.why_idle(index as HostId, host, &mut idle);
         }
-        let complete = self.hosts.iter().filter(|host| host.record.complete.is_some()).count();
+        let complete = self.hosts.iter().filter(|host| !host.record.bad && host.record.complete.is_some()).count();
         let watches = |host: &Host| host.record.player.as_ref().is_some_and(|player| !player.has_ended());
         let watching = here().filter(|(_, host)| watches(host)).count();
         self.series.push(Moment {
@@ -1331,7 +1389,7 @@ impl Simulation {
         Outcome::new(
             &self.scenario,
             self.counts,
-            self.series,
+            (self.series, self.harms.into_values().collect()),
             (network.end(SERVER).sent, wasted, self.now),
             &records,
             &uplinks,

@@ -34,7 +34,7 @@ fn the_same_seed_gives_the_same_run() {
     let scenario = |seed| Scenario {
         jitter: Duration::from_millis(5),
         loss: 0.02,
-        polluters: 1,
+        bad_peers: 1,
         uplinks: Uplinks::ThreeClass,
         ..Scenario { seed, ..small("churn") }
     };
@@ -70,8 +70,8 @@ fn the_swarm_ends_without_the_server() {
 
 #[test]
 fn bad_parts_cost_their_sender_its_place_and_nobody_the_content() {
-    let outcome = play(Scenario { polluters: 3, ..small("flash") });
-    assert_eq!(outcome.complete, 12);
+    let outcome = play(Scenario { bad_peers: 3, ..small("flash") });
+    assert_eq!(outcome.complete, 9);
     assert!(outcome.counts.bans > 0, "the polluters met nobody: the test tests nothing");
 }
 
@@ -124,7 +124,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     (crowd, network, churn).prop_map(|(crowd, network, churn)| {
         let (peers, parts, seed, uplinks, arrivals, direct) = crowd;
         let (delay, jitter, loss, server, limited, inline_hashes) = network;
-        let (leave, return_share, crash, stay, polluters) = churn;
+        let (leave, return_share, crash, stay, bad_peers) = churn;
         Scenario {
             peers,
             parts,
@@ -146,7 +146,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                 stay: stay.map(Duration::from_secs),
                 away: Duration::from_secs(3),
             },
-            polluters: polluters.min(peers - 1),
+            bad_peers: bad_peers.min(peers - 1),
             ..small("flash")
         }
     })

@@ -13,6 +13,8 @@ pub enum ClientMessage {
     Join(Join),
     /// Again and again: how far I am and how well it goes.
     Report(Report),
+    /// Who sent me parts.
+    Vouch(Vouch),
     /// I leave, and why.
     Bye(Bye),
 }
@@ -154,6 +156,13 @@ pub struct Report {
     pub loss_permille: Option<u16>,
 }
 
+/// Peers from whom the client got its first verified part since it joined, or since it last said so of others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vouch {
+    /// The peers; at most [`BLAMED_MAX`].
+    pub peers: Vec<PeerId>,
+}
+
 /// The end of a channel, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bye {
@@ -169,7 +178,7 @@ pub const PROGRAM_BYTES_MAX: usize = 64;
 /// The most coordinates in one message; a newcomer dials a handful, the rest is choice.
 pub const PEERS_MAX: usize = 64;
 
-/// The most peers blamed ([`Report::refused`], [`Report::bad`]) or revoked in one message: as many as one client is ever
+/// The most peers blamed ([`Report::refused`], [`Report::bad`]), vouched for or revoked in one message: as many as one client is ever
 /// connected to.
 pub const BLAMED_MAX: usize = 64;
 

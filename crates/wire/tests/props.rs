@@ -11,7 +11,7 @@ use hybrid_units::Mode;
 use hybrid_wire::codec::{CRITICAL_BIT, HEAD_BYTES, body_bytes};
 use hybrid_wire::control::{
     BLAMED_MAX, Bye, ByeCode, ClientMessage, Directive, Join, PEERS_MAX, PROGRAM_BYTES_MAX, PartPush, REASON_BYTES_MAX,
-    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, ServerMessage, TICKET_BYTES_MAX, Want, Welcome,
+    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, ServerMessage, TICKET_BYTES_MAX, Vouch, Want, Welcome,
 };
 use hybrid_wire::peer::{
     ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, PeerMessage, Proofs, Request,
@@ -215,6 +215,7 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         join().prop_map(|join| Message::Client(ClientMessage::Join(join))),
         report().prop_map(|report| Message::Client(ClientMessage::Report(report))),
+        vec(peer(), 0..5).prop_map(|peers| Message::Client(ClientMessage::Vouch(Vouch { peers }))),
         bye().prop_map(|bye| Message::Client(ClientMessage::Bye(bye))),
         welcome().prop_map(|welcome| Message::Server(ServerMessage::Welcome(welcome))),
         directive().prop_map(|directive| Message::Server(ServerMessage::Directive(directive))),
@@ -497,6 +498,7 @@ fn largest_messages() -> Vec<Message> {
             bad: blamed,
             loss_permille: Some(u16::MAX),
         })),
+        Message::Client(ClientMessage::Vouch(Vouch { peers: vec![samples::peer(1); BLAMED_MAX] })),
         Message::Server(ServerMessage::Welcome(Welcome {
             mode: Mode::PeerToPeer,
             reasons: reasons.clone(),
@@ -576,6 +578,10 @@ fn lists_and_numbers_beyond_their_caps_are_not_sent() {
     let part = |field, number: u32| ValueError::PartNumber { field, number: number.into() };
     for (message, error) in [
         (report(Report { refused: blamed.clone(), ..Report::default() }), too_many("refused", BLAMED_MAX)),
+        (
+            Message::Client(ClientMessage::Vouch(Vouch { peers: vec![samples::peer(1); BLAMED_MAX + 1] })),
+            too_many("peers", BLAMED_MAX),
+        ),
         (report(Report { bad: blamed, ..Report::default() }), too_many("bad", BLAMED_MAX)),
         (
             report(Report { received: vec![(Source::Peer, 1); SOURCES_MAX + 1], ..Report::default() }),

@@ -77,7 +77,7 @@ impl Coordinator {
                 code: "E_RESCUE_BUDGET",
                 reason: "the server is sending the swarm parts that nobody holds; peers will have them soon".to_owned(),
             };
-        } else if swarm.copies(number) == u32::from(swarm.is_leased(client, number)) {
+        } else if swarm.known_copies(number) == u32::from(swarm.is_leased(client, number)) {
             // Nobody else could give it; a copy on its way to this very client is none that it could ask for.
             Source::ServerRescue
         } else if now >= record.rescue_at {

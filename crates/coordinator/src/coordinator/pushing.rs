@@ -123,8 +123,12 @@ impl Coordinator {
 
     /// What to send next, and to whom. `start` is any number: members are looked at from there on.
     fn next_push(&self, swarm: &Content, start: usize) -> Option<(ClientId, PartNumber)> {
-        if let Some(number) = swarm.unsent_part() {
-            return Some((self.push_target(swarm, start)?, number));
+        if swarm.has_unsent() {
+            let target = self.push_target(swarm, start)?;
+            let place = self.clients.get(&target)?.place;
+            if let Some(number) = swarm.unsent_part(target, place) {
+                return Some((target, number));
+            }
         }
         if self.quality.class(swarm.class).egress_policy != EgressPolicy::Fast
             || self.pushes >= self.config.top_ups_in_flight_max
@@ -169,7 +173,8 @@ impl Coordinator {
         let together = last.since(first) < self.seen.since(first) / TOGETHER;
         let order = |id: ClientId, client: &Client| {
             let lacking = lacking(id, client);
-            (client.pushing.len(), if together { u32::MAX - lacking } else { lacking }, id)
+            let gives_nothing = client.vouchers.is_empty();
+            (client.pushing.len(), gives_nothing, if together { u32::MAX - lacking } else { lacking }, id)
         };
         let (id, client) = self
             .push_targets(swarm, start)

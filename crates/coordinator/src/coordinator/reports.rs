@@ -14,12 +14,14 @@ impl Coordinator {
         // What the server sent of what was gained: never more than the client can have.
         let mut counted = 0u64;
         for number in report.gained.iter() {
-            if swarm.end_lease(client, number) {
+            let sent = swarm.end_lease(client, number);
+            if sent {
                 counted = counted.saturating_add(swarm.part_len.as_u64());
+                record.earned = record.earned.saturating_add(1);
             }
             record.granted.remove(&number);
             record.lapsed = 0;
-            swarm.gain(client, record.place, number);
+            swarm.gain(client, record.place, number, sent);
         }
         for number in report.lost.iter() {
             swarm.lose(client, record.place, number);
@@ -168,33 +170,5 @@ impl Coordinator {
             record.refresh_at = now + REFRESH_INTERVAL;
         }
         self.out.push_back(Output::Send { client, message: ServerMessage::Directive(directive) });
-    }
-
-    pub(super) fn accuse(&mut self, accuser: ClientId, accused: PeerId) {
-        let Some(from) = self.clients.get(&accuser).map(|client| client.peer) else { return };
-        if self.accused.len() >= ACCUSED_MAX && !self.accused.contains_key(&accused) {
-            return;
-        }
-        let accusers = self.accused.entry(accused).or_default();
-        if accusers.len() < ACCUSERS_MAX {
-            accusers.insert(from);
-        }
-        let enough = is_enough(&self.config, accusers);
-        let accusers = u32::try_from(accusers.len()).unwrap_or(u32::MAX);
-        self.out.push_back(Output::Event(Event::BadPartReported { client: accuser, accused, accusers }));
-        if enough {
-            self.hide(accused);
-        }
-    }
-
-    /// No longer gives a peer to others, nor counts on what it says it holds.
-    pub(super) fn hide(&mut self, peer: PeerId) {
-        for (content, swarm) in &mut self.contents {
-            let Some(client) = self.by_peer.get(&(*content, peer)) else { continue };
-            let Some(record) = self.clients.get_mut(client) else { continue };
-            record.coordinates = None;
-            record.place = swarm.set_apart(*client, record.place);
-            self.hungry.insert(*content);
-        }
     }
 }

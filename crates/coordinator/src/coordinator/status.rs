@@ -18,10 +18,33 @@ pub struct ContentStatus {
     pub meters: Vec<(Meter, Summary)>,
     /// How clients fare with peers and without; `None` with too few of either.
     pub comparison: Option<Comparison>,
+    /// Whether the swarm would keep it without the server.
+    pub survival: Survival,
     /// The last decisions of its class about all: thresholds that moved, moves of clients, peers switched off and on.
     pub decisions: Vec<hybrid_qos::Event>,
     /// The last that happened to clients of this content.
     pub events: Vec<Recorded>,
+}
+
+/// Parts that would be lost, on average, if the server stopped and each holder left by itself with some probability.
+///
+/// Only copies count that are known to be there, not what a holder says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Survival {
+    /// If one holder in ten left.
+    pub lost_of_tenth: f64,
+    /// If one in five left.
+    pub lost_of_fifth: f64,
+}
+
+impl Survival {
+    /// Whether the server may stop: with one holder in five gone, a part is lost in less than one case of a hundred.
+    ///
+    /// A part with n copies is lost with 0.2^n, so 4,096 parts need nine copies each, and one part needs three.
+    pub fn may_stop(&self) -> bool {
+        self.lost_of_fifth < 0.01
+    }
 }
 
 /// A client that is there now.
@@ -52,6 +75,12 @@ pub struct ClientStatus {
     pub reported_at: Instant,
 }
 
+impl Content {
+    fn survival(&self) -> Survival {
+        Survival { lost_of_tenth: self.expected_lost(0.1), lost_of_fifth: self.expected_lost(0.2) }
+    }
+}
+
 impl Coordinator {
     /// All that is known of a content's swarm; `None` for a content that is not in the catalogue.
     pub fn status(&self, content: ContentId) -> Option<ContentStatus> {
@@ -66,9 +95,16 @@ impl Coordinator {
             thresholds: class.engine.thresholds(),
             meters: meters.collect(),
             comparison: class.engine.comparison(),
+            survival: swarm.survival(),
             decisions: class.engine.events().filter(about_all).cloned().collect(),
             events: self.history.iter().filter(|recorded| recorded.content == content).cloned().collect(),
         })
+    }
+
+    /// How each content that has clients would fare without the server.
+    pub fn survivals(&self) -> impl Iterator<Item = (ContentId, Survival)> {
+        let used = self.contents.iter().filter(|(_, swarm)| !swarm.members.is_empty());
+        used.map(|(content, swarm)| (*content, swarm.survival()))
     }
 
     /// What happened to some clients lately, of whatever content.

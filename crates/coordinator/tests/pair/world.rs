@@ -447,6 +447,7 @@ impl World {
                 hybrid_coordinator::Input::Join { client, observed: address(index), session, join }
             }
             ClientMessage::Report(report) => hybrid_coordinator::Input::Report { client, report },
+            ClientMessage::Vouch(vouch) => hybrid_coordinator::Input::Vouch { client, vouch },
             ClientMessage::Bye(_) => hybrid_coordinator::Input::Left { client },
         };
         self.server(input);

@@ -164,6 +164,48 @@ fn a_peer_that_proved_nothing_gets_one_request_until_the_verdict() {
 }
 
 #[test]
+fn a_stranger_that_begins_a_part_and_does_not_end_it_is_asked_for_one() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    let (connection, number) = requests(&story.connect(1, 2))[0];
+    story.tell(Input::PartBegun { connection, number, queue: 0 });
+    story.now += Duration::from_secs(20);
+    let outputs = story.tell(Input::Timeout);
+    assert!(outputs.iter().any(|output| matches!(output, Output::CancelRequest { .. })), "{outputs:?}");
+    for _ in 0..10 {
+        story.now += Duration::from_secs(1);
+        let outputs = story.tell(Input::PeerMessage { connection, message: PeerMessage::Idle });
+        assert_eq!(requests(&outputs), [], "it says that it has nothing to do");
+    }
+    story.tell(Input::PeerClosed { connection, code: ByeCode::Done });
+    let closed = |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::ClosePeer { .. }));
+    assert!(closed(&story.connect(2, 2)), "it comes back as a stranger");
+    story.now += Config::default().redial_after;
+    let (connection, number) = requests(&story.connect(3, 2))[0];
+    story.tell(Input::PartBegun { connection, number, queue: 0 });
+    story.now += Config::default().patience + Duration::from_secs(1);
+    let outputs = story.tell(Input::Timeout);
+    let given_up = outputs.iter().any(|output| matches!(output, Output::CancelRequest { .. }));
+    assert!(!given_up, "it may only be slow, and gets more time: {outputs:?}");
+}
+
+#[test]
+fn a_promise_that_is_not_kept_is_a_strike() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::PeerToPeer, &[]);
+    let mut asked = requests(&story.connect(1, 2));
+    for strike in 1..=Config::default().strikes {
+        let (connection, number) = asked[0];
+        let source = PartSource::Peer(connection);
+        let outputs = story.tell(Input::PartFailed { source, number, failure: PartFailure::Gone });
+        let closed = outputs.iter().any(|output| matches!(output, Output::ClosePeer { .. }));
+        assert_eq!(closed, strike == Config::default().strikes, "after {strike}: {outputs:?}");
+        story.now += Duration::from_secs(1);
+        asked = requests(&story.tell(Input::Timeout));
+    }
+}
+
+#[test]
 fn the_queue_that_comes_with_a_part_counts() {
     let (first, second) = (ConnectionId(1), ConnectionId(2));
     for (queue, expected) in [(0, first), (9, second)] {
@@ -576,9 +618,11 @@ fn an_offer_is_taken_once_and_by_the_rules_of_requests() {
     let outputs = story.tell(Input::PartRejected { source, number: PartNumber::new(5), error });
     let banned = |output: &Output| matches!(output, Output::Event(Event::PeerBanned { .. }));
     assert!(outputs.iter().any(banned), "a pushed part is judged like any other");
-    assert_eq!(taken(&story.tell(offer(2, 5))), [true]);
-    story.store(PartSource::Peer(ConnectionId(2)), PartNumber::new(5));
-    assert_eq!(taken(&story.tell(offer(3, 5))), [false], "it is here");
+    let asked = [(ConnectionId(2), PartNumber::new(5))];
+    assert_eq!(requests(&outputs), asked, "who offered it holds it, although it was not wanted then");
+    assert_eq!(taken(&story.tell(offer(3, 5))), [true], "sooner than to wait for an answer");
+    story.store(PartSource::Peer(ConnectionId(3)), PartNumber::new(5));
+    assert_eq!(taken(&story.tell(offer(2, 5))), [false], "it is here");
 }
 
 #[test]

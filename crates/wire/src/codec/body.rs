@@ -7,7 +7,7 @@
 use super::error::ValueError;
 use crate::control::{
     BLAMED_MAX, Bye, ByeCode, Directive, Join, PEERS_MAX, PROGRAM_BYTES_MAX, PartPush, REASON_BYTES_MAX,
-    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, TICKET_BYTES_MAX, Want, Welcome,
+    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, TICKET_BYTES_MAX, Vouch, Want, Welcome,
 };
 use crate::peer::{ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, Proofs, Request};
 use crate::{
@@ -599,6 +599,27 @@ impl TryFrom<ReportBody<'_>> for Report {
             bad: blamed_back("bad", body.bad)?,
             loss_permille: body.loss_permille,
         })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct VouchBody {
+    peers: List<[u8; 32], BLAMED_MAX>,
+}
+
+impl TryFrom<&Vouch> for VouchBody {
+    type Error = ValueError;
+
+    fn try_from(vouch: &Vouch) -> Checked<Self> {
+        Ok(Self { peers: List::new("peers", vouch.peers.iter().map(|peer| *peer.as_bytes()))? })
+    }
+}
+
+impl TryFrom<VouchBody> for Vouch {
+    type Error = ValueError;
+
+    fn try_from(body: VouchBody) -> Checked<Self> {
+        Ok(Self { peers: body.peers.checked("peers")?.into_iter().map(PeerId::from_bytes).collect() })
     }
 }
 

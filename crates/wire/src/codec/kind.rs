@@ -64,6 +64,8 @@ kinds! {
     Join = 0x81, 32 << 10;
     /// Client to server, again and again.
     Report = 0x02, 60 << 10;
+    /// Client to server, who sent it parts.
+    Vouch = 0x03, 4 << 10;
     /// Server to client, the answer to `Join`.
     Welcome = 0x91, 40 << 10;
     /// Server to client, a change.
