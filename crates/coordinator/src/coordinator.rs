@@ -418,7 +418,8 @@ impl Coordinator {
                 }
                 (self.peer_list(client), Vec::new())
             }
-            Mode::ClientServer => (Vec::new(), Vec::new()),
+            // For the case that the server goes away before the client is complete.
+            Mode::ClientServer => (self.peer_list(client), Vec::new()),
         };
         // The first comes with the welcome, so that joining costs no round trip more; the client fetches the others.
         let mut starters = starters.into_iter();

@@ -5,6 +5,7 @@
 //! may block.
 //! The session bounds how many tasks there are: parts in flight, uploads, dials.
 
+use crate::anchors;
 use crate::config::Config;
 use crate::download::{DownloadEvent, Standing, blocking};
 use crate::error::DownloadError;
@@ -17,13 +18,14 @@ use hybrid_peer_transport::{
 };
 use hybrid_server_transport::Written;
 use hybrid_server_transport::client::{ClientControlSender, FetchError, ServerClient};
-use hybrid_session::{ConnectionId, Event, Input, Output, PartFailure, PartSource, Progress, Session};
+use hybrid_session::{Anchors, ConnectionId, Event, Input, Output, PartFailure, PartSource, Progress, Rejoin, Session};
 use hybrid_units::BytesPerSecond;
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage};
 use hybrid_wire::peer::{PartReply, PeerMessage};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -62,6 +64,8 @@ pub(crate) struct DriverParts {
     pub(crate) client: ServerClient,
     pub(crate) endpoint: Endpoint,
     pub(crate) store: Arc<Store>,
+    /// Where the session's anchors are kept, and those of the last run if the server could not be reached.
+    pub(crate) anchors: (PathBuf, Option<Anchors>),
     pub(crate) routed: mpsc::Receiver<PeerEvent>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) user: mpsc::Sender<DownloadEvent>,
@@ -112,6 +116,7 @@ pub(crate) struct Driver {
     started: u64,
     syncing: bool,
     asking_again: bool,
+    kept_anchors: Option<Anchors>,
     store_ready_at: Option<Instant>,
     told: Progress,
     tell_complete: bool,
@@ -120,8 +125,11 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(parts: DriverParts) -> Self {
         let began = Instant::now();
+        let config = session_config(&parts);
+        // Other chance than the session's, or when it comes back would tell what it asks for.
+        let seed = !config.seed;
         let session = Session::new(
-            session_config(&parts),
+            config,
             hybrid_units::Instant::ZERO,
             origin::unix_now(),
             parts.store.manifest().clone(),
@@ -129,7 +137,7 @@ impl Driver {
             parts.store.held(),
         );
         let (control, control_events) = mpsc::channel(64);
-        tokio::spawn(origin::keep_control_open(parts.client.clone(), control));
+        tokio::spawn(origin::keep_control_open(parts.client.clone(), Rejoin::new(seed), control));
         Self {
             told: session.progress(),
             parts,
@@ -149,6 +157,7 @@ impl Driver {
             started: 0,
             syncing: false,
             asking_again: false,
+            kept_anchors: None,
             store_ready_at: None,
             tell_complete: false,
         }
@@ -159,6 +168,9 @@ impl Driver {
         self.parts.progress.send_replace(self.session.progress());
         for proofs in self.parts.store.known_proofs() {
             self.feed(Input::HashesReceived { proofs });
+        }
+        if let Some(anchors) = self.parts.anchors.1.take() {
+            self.feed(Input::Resume(anchors));
         }
         self.drain();
         let mut housekeeping = interval(HOUSEKEEPING);
@@ -541,9 +553,25 @@ impl Driver {
 
     // ---- The cache.
 
+    fn keep_anchors(&mut self) {
+        let anchors = self.session.anchors();
+        if anchors == self.kept_anchors {
+            return;
+        }
+        self.kept_anchors.clone_from(&anchors);
+        let (path, Some(anchors)) = (self.parts.anchors.0.clone(), anchors) else { return };
+        self.spawn(async move {
+            if let Some(Err(error)) = blocking(move || anchors::write(&path, &anchors)).await {
+                debug!(%error, "peers could not be kept for the next start");
+            }
+            Done::Inputs(Vec::new())
+        });
+    }
+
     fn keep_house(&mut self, sync_due: bool) {
         if sync_due {
             self.measure_links();
+            self.keep_anchors();
         }
         let unsynced = self.parts.store.unsynced();
         if unsynced >= SYNC_PARTS || (sync_due && unsynced > 0) {
@@ -638,7 +666,7 @@ impl Driver {
             // It may have started again a moment ago, and knows its contents only as they are asked for.
             ByeCode::UnknownContent => self.ask_again(),
             // It may still be preparing its contents: the one that is asked for comes first.
-            ByeCode::Busy if self.session.progress().mode.is_none() => self.ask_again(),
+            ByeCode::Busy if self.session.progress().mode_at_join.is_none() => self.ask_again(),
             // The control channel comes back by itself, later and later.
             _ => {}
         }

@@ -24,6 +24,7 @@
 //! # }
 //! ```
 
+mod anchors;
 mod cache;
 mod config;
 mod download;

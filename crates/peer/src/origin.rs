@@ -6,6 +6,7 @@ use crate::error::{DownloadError, GetError};
 use bytes::Bytes;
 use hybrid_manifest::{ContentId, ManifestError, ServerKey, SignedManifest, Trust};
 use hybrid_server_transport::client::{ClientConfig, ClientControl, ClientControlSender, FetchError, ServerClient};
+use hybrid_session::Rejoin;
 use hybrid_units::UnixTime;
 use hybrid_wire::control::ServerMessage;
 use std::time::{Duration, SystemTime};
@@ -129,34 +130,26 @@ pub(crate) enum ControlEvent {
     Closed { reason: String, retry_in: Duration },
 }
 
-/// The first pause before another try.
-const RETRY_MIN: Duration = Duration::from_secs(1);
-/// The longest: a server that comes back is noticed within a minute or so.
-const RETRY_MAX: Duration = Duration::from_secs(60);
-
 /// Opens the control channel, and opens it again whenever it is gone, until nobody listens any more.
 ///
-/// The pauses double from one second to a minute, each made up to half longer or shorter, so that a crowd that lost its
-/// server does not come back in one instant.
-pub(crate) async fn keep_control_open(client: ServerClient, events: mpsc::Sender<ControlEvent>) {
-    let mut pause = RETRY_MIN;
+/// When, [`Rejoin`] says.
+pub(crate) async fn keep_control_open(client: ServerClient, mut rejoin: Rejoin, events: mpsc::Sender<ControlEvent>) {
     loop {
         let (reason, asked) = match client.control().await {
             Ok(control) => {
                 let (reason, welcomed) = listen(control, &events).await;
                 if welcomed {
-                    pause = RETRY_MIN;
+                    rejoin.welcomed();
                 }
                 (reason, None)
             }
             Err(error) => (error.to_string(), error.retry_after()),
         };
-        let retry_in = jittered(pause).max(asked.unwrap_or_default());
+        let retry_in = rejoin.pause().max(asked.unwrap_or_default());
         debug!(reason, ?retry_in, "no control channel");
         if events.send(ControlEvent::Closed { reason, retry_in }).await.is_err() {
             return;
         }
-        pause = (pause * 2).min(RETRY_MAX);
         tokio::select! {
             () = tokio::time::sleep(retry_in) => {}
             () = events.closed() => return,
@@ -187,24 +180,5 @@ async fn listen(mut control: ClientControl, events: &mpsc::Sender<ControlEvent>)
             Some(Err(error)) => return (error.to_string(), welcomed),
             None => return ("the server closed the control channel".to_owned(), welcomed),
         }
-    }
-}
-
-/// Half to one and a half times as long.
-fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX / 2);
-    pause.mul_f64(0.5 + f64::from(random) / f64::from(u32::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_differ_and_stay_within_half() {
-        let pauses: Vec<Duration> = (0..1_000).map(|_| jittered(Duration::from_secs(10))).collect();
-        assert!(pauses.iter().all(|pause| (5.0..=15.0).contains(&pause.as_secs_f64())));
-        assert!(pauses.iter().any(|pause| *pause < Duration::from_secs(8)));
-        assert!(pauses.iter().any(|pause| *pause > Duration::from_secs(12)));
     }
 }

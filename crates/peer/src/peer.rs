@@ -1,5 +1,6 @@
 //! A peer: one key, one cache, one UDP socket, any number of contents.
 
+use crate::anchors;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::download::{Download, Standing, blocking};
@@ -9,11 +10,12 @@ use crate::origin::{self, Origin};
 use crate::store::Store;
 use hybrid_manifest::{ContentId, SignedManifest};
 use hybrid_peer_transport::{BindError, ConnectionId, Endpoint, Event, Events, Identity};
+use hybrid_session::Anchors;
 use hybrid_wire::PeerId;
 use hybrid_wire::control::{Bye, ByeCode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
@@ -84,6 +86,7 @@ impl Peer {
         let (router, routed) = mpsc::channel(ROUTED_EVENTS_MAX);
         self.claim(content, router)?;
         let folder = self.cache.content_folder(content);
+        let anchors_path = anchors::path(&folder);
         let opened = blocking(move || Store::open(&folder, manifest)).await;
         let (store, recovery) = match opened.ok_or(GetError::Closed).and_then(|opened| Ok(opened?)) {
             Ok(opened) => opened,
@@ -93,6 +96,7 @@ impl Peer {
             }
         };
         let store = Arc::new(store);
+        let anchors = if away.is_some() { kept_anchors(anchors_path.clone()).await } else { None };
         // A user who wants to hear of each part should miss none.
         let parts = if self.config.tell_parts { store.manifest().layout().part_count() as usize } else { 0 };
         let (user, events) = mpsc::channel(USER_EVENTS_MAX + parts);
@@ -105,6 +109,7 @@ impl Peer {
             client,
             endpoint: self.endpoint.clone(),
             store: store.clone(),
+            anchors: (anchors_path, anchors),
             routed,
             commands: command_receiver,
             user,
@@ -175,6 +180,17 @@ fn bind(identity: &Identity, config: &Config) -> Result<(Endpoint, Events), Bind
         Some(address) => Endpoint::bind(address, identity, limits),
         None => Endpoint::bind(any("[::]:0"), identity, limits.clone())
             .or_else(|_| Endpoint::bind(any("0.0.0.0:0"), identity, limits)),
+    }
+}
+
+/// Peers of the last run, which may go on where the server does not.
+async fn kept_anchors(path: PathBuf) -> Option<Anchors> {
+    match blocking(move || anchors::read(&path)).await? {
+        Ok(anchors) => anchors,
+        Err(error) => {
+            debug!(%error, "the last run's peers cannot be read");
+            None
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The table of connected peers: what each holds, how busy and how fast it is, and what was asked of it.
 
+use crate::exchange::Exchange;
 use crate::{Config, ConnectionId};
 use hybrid_manifest::PartNumber;
 use hybrid_swarm::PartSet;
@@ -60,6 +61,7 @@ pub(crate) struct Connection {
     /// The part that is being pushed to it.
     pub(crate) pushing: Option<PartNumber>,
     pub(crate) refused_pushes: u8,
+    pub(crate) exchange: Exchange,
     queue: u8,
     /// Parts that it said it holds.
     pub(crate) announced: u32,
@@ -103,6 +105,7 @@ impl Connection {
             unverified: 0,
             pushing: None,
             refused_pushes: 0,
+            exchange: Exchange::default(),
             queue: 0,
             rate: None,
             last_arrival: now,
@@ -296,6 +299,10 @@ impl Connections {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Connection)> {
         self.entries.iter().map(|(id, connection)| (*id, connection))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Connection)> {
+        self.entries.iter_mut().map(|(id, connection)| (*id, connection))
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &Connection> {

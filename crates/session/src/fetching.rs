@@ -122,8 +122,7 @@ impl Session {
     }
 
     fn ask_server(&mut self, number: PartNumber, class: Source) {
-        let Some(membership) = &self.membership else { return };
-        let session = membership.session;
+        let Some(session) = self.membership.as_ref().and_then(|membership| membership.session) else { return };
         self.fetches.ask_server(number, class);
         self.want_id(number);
         let length_bytes = self.length_of(number);

@@ -1,6 +1,6 @@
 //! What goes into a session and what comes out: the whole contract with its driver.
 
-use crate::Progress;
+use crate::{Anchors, Progress};
 use bytes::Bytes;
 use hybrid_manifest::{ExpectedPart, PartNumber, PartRange, VerifiedPart, VerifyError};
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode};
@@ -55,6 +55,8 @@ pub enum PartFailure {
 pub enum Input {
     /// The time that [`Output::Timeout`] named has come (harmless at any other time).
     Timeout,
+    /// The server could not be reached at the start, and this is what the last run kept: the session turns to those peers.
+    Resume(Anchors),
     /// The control channel to the server is open: the session joins.
     ControlOpened,
     /// The server said something; a `PartPush` too.

@@ -17,11 +17,13 @@
 //!
 //! `crates/coordinator/tests/pair.rs` drives this crate and the coordinator against each other on a virtual clock.
 
+mod anchors;
 mod announcements;
 mod arrivals;
 mod availability;
 mod config;
 mod connection;
+mod exchange;
 mod fetches;
 mod fetching;
 mod hashes;
@@ -32,13 +34,16 @@ mod part_ids;
 mod peers;
 mod progress;
 mod pushing;
+mod rejoin;
 mod reporting;
 mod serving;
 mod session;
 mod swarming;
 mod uploads;
 
+pub use anchors::Anchors;
 pub use config::Config;
 pub use io::{ConnectionId, Event, Input, Output, PartFailure, PartSource};
 pub use progress::Progress;
+pub use rejoin::Rejoin;
 pub use session::Session;

@@ -46,7 +46,7 @@ impl Session {
 
     pub(crate) fn on_welcome(&mut self, now: Instant, welcome: Welcome) {
         self.server_away = None;
-        self.membership = Some(Membership { session: welcome.session, ticket: welcome.ticket });
+        self.membership = Some(Membership { session: Some(welcome.session), ticket: welcome.ticket });
         self.set_clock(now, welcome.server_time_secs);
         // What was asked of peers, or of nobody, is asked of the server now.
         self.hashes.failed(now, Some(Duration::ZERO));
@@ -62,7 +62,7 @@ impl Session {
         self.last_progress = now;
         self.alone_since = self.connections.is_empty().then_some(now);
         self.change_mode(welcome.mode, welcome.reasons);
-        self.learn_peers(welcome.peers);
+        self.learn_peers(welcome.peers, false);
         self.take_grants(&welcome.grants);
     }
 
@@ -92,7 +92,7 @@ impl Session {
             self.known.ban(peer);
             self.close_peer(now, peer, ByeCode::Ticket, "the server revoked the ticket");
         }
-        self.learn_peers(directive.peers);
+        self.learn_peers(directive.peers, false);
         self.take_grants(&directive.grants);
     }
 

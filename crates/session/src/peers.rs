@@ -5,6 +5,9 @@ use hybrid_units::{Duration, Instant};
 use hybrid_wire::{PeerCoordinates, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// Dials to addresses that peers told, at one time: an inventor of addresses cannot make a swarm beat on a stranger's door.
+const TOLD_DIALS_MAX: usize = 4;
+
 /// How long a dial may take before the place it holds is given up.
 const DIAL_WITHIN: Duration = Duration::from_secs(15);
 
@@ -22,9 +25,11 @@ struct LetGo {
 struct Known {
     coordinates: PeerCoordinates,
     dial_at: Instant,
+    /// Whether a peer told of it, and it has not shown its ticket.
+    told: bool,
 }
 
-/// Addresses that the server gave, and keys that are banned.
+/// Addresses that the server gave or peers told, and keys that are banned.
 #[derive(Debug)]
 pub(crate) struct KnownPeers {
     known: BTreeMap<PeerId, Known>,
@@ -115,15 +120,50 @@ impl KnownPeers {
         if self.is_banned(coordinates.peer) {
             return;
         }
-        let room = self.known.len() < self.known_max;
-        match self.known.get_mut(&coordinates.peer) {
-            Some(known) => known.coordinates = coordinates,
-            None if room => {
-                self.wake = None;
-                self.known.insert(coordinates.peer, Known { coordinates, dial_at: Instant::ZERO });
-            }
-            None => {}
+        self.wake = None;
+        if self.known.len() >= self.known_max && !self.known.contains_key(&coordinates.peer) {
+            // The server's word goes before what peers told.
+            let told = self.known.iter().find(|(_, known)| known.told).map(|(peer, _)| *peer);
+            let Some(told) = told else { return };
+            self.known.remove(&told);
         }
+        let dial_at = self.known.get(&coordinates.peer).map_or(Instant::ZERO, |known| known.dial_at);
+        self.known.insert(coordinates.peer, Known { coordinates, dial_at, told: false });
+    }
+
+    /// A peer told of another one. What is known already stays as it is.
+    pub(crate) fn learn_told(&mut self, coordinates: PeerCoordinates) {
+        let known = self.known.contains_key(&coordinates.peer) || self.is_banned(coordinates.peer);
+        if !known && self.known.len() < self.known_max {
+            self.wake = None;
+            self.known.insert(coordinates.peer, Known { coordinates, dial_at: Instant::ZERO, told: true });
+        }
+    }
+
+    /// Who answered has no ticket, or nobody answered: the one who told of it knew nothing.
+    pub(crate) fn forget_told(&mut self, peer: PeerId) {
+        if self.known.get(&peer).is_some_and(|known| known.told) {
+            self.wake = None;
+            self.known.remove(&peer);
+        }
+    }
+
+    /// A peer answered where it was dialled, with a ticket; gives that place.
+    pub(crate) fn reached(&mut self, peer: PeerId) -> Option<PeerCoordinates> {
+        self.wake = None;
+        let known = self.known.get_mut(&peer)?;
+        known.told = false;
+        Some(known.coordinates.clone())
+    }
+
+    /// Peers that the server named, or that have shown its ticket.
+    pub(crate) fn vouched_for(&self) -> impl Iterator<Item = &PeerCoordinates> {
+        self.known.values().filter(|known| !known.told).map(|known| &known.coordinates)
+    }
+
+    fn may_dial_told(&self) -> bool {
+        let told = |peer: &&PeerId| self.known.get(*peer).is_some_and(|known| known.told);
+        self.dialling.keys().filter(told).count() < TOLD_DIALS_MAX
     }
 
     /// The next peer to dial, if there is one that is due and not connected.
@@ -133,9 +173,13 @@ impl KnownPeers {
         }
         self.wake = None;
         self.dialling.retain(|_, since| now.since(*since) < DIAL_WITHIN);
+        let told_too = self.may_dial_told();
         let (dialling, connected) = (&self.dialling, &self.connected);
         let due = |(peer, known): &(&PeerId, &mut Known)| {
-            known.dial_at <= now && !dialling.contains_key(peer) && !connected.contains(peer)
+            known.dial_at <= now
+                && (told_too || !known.told)
+                && !dialling.contains_key(peer)
+                && !connected.contains(peer)
         };
         let (peer, known) = self.known.iter_mut().find(due)?;
         known.dial_at = now + self.redial_after;
@@ -160,8 +204,10 @@ impl KnownPeers {
     }
 
     fn first_change(&self) -> Option<Instant> {
+        let told_too = self.may_dial_told();
         let waiting = |(peer, known): (&PeerId, &Known)| {
-            (!self.connected.contains(peer) && !self.dialling.contains_key(peer)).then_some(known.dial_at)
+            let waits = !self.connected.contains(peer) && !self.dialling.contains_key(peer);
+            (waits && (told_too || !known.told)).then_some(known.dial_at)
         };
         let dials = self.dialling.values().map(|since| *since + DIAL_WITHIN);
         self.known.iter().filter_map(waiting).chain(dials).min()
@@ -171,7 +217,7 @@ impl KnownPeers {
     pub(crate) fn unreachable(&mut self, now: Instant, peer: PeerId, server_reachable: bool) {
         self.wake = None;
         self.dialling.remove(&peer);
-        if server_reachable {
+        if server_reachable || self.known.get(&peer).is_some_and(|known| known.told) {
             self.known.remove(&peer);
         } else {
             self.rest(now, peer);

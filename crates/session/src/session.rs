@@ -29,7 +29,8 @@ const LIMITS_BEFORE_WELCOME: PeerLimits = PeerLimits { connections_max: 16, uplo
 /// What a welcome gave.
 #[derive(Debug)]
 pub(crate) struct Membership {
-    pub(crate) session: SessionToken,
+    /// The secret for requests to the server; `None` until it welcomed this run of the program.
+    pub(crate) session: Option<SessionToken>,
     pub(crate) ticket: Bytes,
 }
 
@@ -186,6 +187,7 @@ impl Session {
         let now = self.seen;
         match input {
             Input::Timeout => {}
+            Input::Resume(anchors) => self.resume(now, anchors),
             Input::ControlOpened => self.join(),
             Input::ControlMessage(message) => self.on_server_message(now, message),
             Input::ControlClosed => {
@@ -245,6 +247,7 @@ impl Session {
         self.fetch(now);
         self.serve(now);
         self.push(now);
+        self.ask_peers(now);
         self.announce(now);
         self.report(now);
     }
@@ -280,6 +283,7 @@ impl Session {
             .chain(self.uploads.wake_at(self.seen, self.upload_slots(), self.pushes.due))
             .chain(self.hashes.wake_at())
             .chain(dial)
+            .chain(self.ask_peers_at())
             .chain([deadline, self.reporting.due(), self.announcements.due()])
             .min()
             .unwrap_or(Instant::FAR_FUTURE)

@@ -26,12 +26,14 @@ impl Session {
         })
     }
 
-    pub(crate) fn learn_peers(&mut self, peers: Vec<PeerCoordinates>) {
+    /// Takes addresses from the server, or `told` by a peer.
+    pub(crate) fn learn_peers(&mut self, peers: Vec<PeerCoordinates>, told: bool) {
         for coordinates in peers {
             if coordinates.peer == self.me {
                 continue;
             }
             match dialable(coordinates.address, &self.config.addresses) {
+                Ok(()) if told => self.known.learn_told(coordinates),
                 Ok(()) => self.known.learn(coordinates),
                 Err(refused) if self.known.refuse(coordinates.peer) => {
                     let event = Event::AddressRefused { peer: coordinates.peer, refused };
@@ -83,6 +85,7 @@ impl Session {
         // A driver that uses a number again has forgotten to say that the first connection ended.
         self.remove_connection(now, id, ByeCode::Duplicate);
         if let Err((code, reason)) = self.check_hello(now, peer, outgoing, &hello) {
+            self.known.forget_told(peer);
             let bye = Bye { code, reason: reason.to_owned() };
             self.out.push_back(Output::ClosePeer { connection: id, bye });
             return;
@@ -106,7 +109,11 @@ impl Session {
         self.pushes.due = true;
         self.known.connected(peer);
         let patience = self.known.patience(peer, self.config.patience);
-        self.connections.insert(id, Connection::new(peer, outgoing, has, hello.uploads, patience, now));
+        let mut connection = Connection::new(peer, outgoing, has, hello.uploads, patience, now);
+        if outgoing {
+            connection.exchange.reached_at = self.known.reached(peer);
+        }
+        self.connections.insert(id, connection);
         self.alone_since = None;
         if !outgoing && let Some(hello) = self.hello() {
             self.out.push_back(Output::AcceptPeer { connection: id, hello });
@@ -196,6 +203,8 @@ impl Session {
                     self.ban(now, peer, "a proof does not hold");
                 }
             }
+            PeerMessage::AskPeers => self.tell_peers(now, id),
+            PeerMessage::Peers(told) => self.on_told_peers(now, id, told),
             PeerMessage::Bye(bye) => {
                 self.remove_connection(now, id, bye.code);
                 self.out.push_back(Output::ClosePeer {

@@ -27,7 +27,7 @@ use crate::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use body::{
     AskProofsBody, BusyBody, ByeBody, DirectiveBody, EmptyBody, HaveBody, HelloBody, JoinBody, PartBody, PartPushBody,
-    ProofsBody, ReportBody, RequestBody, VouchBody, WelcomeBody,
+    PeersBody, ProofsBody, ReportBody, RequestBody, VouchBody, WelcomeBody,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -117,6 +117,8 @@ pub fn encode_peer(message: &PeerMessage) -> Result<Bytes, EncodeError> {
         PeerMessage::Idle => Ok(frame(FrameKind::Idle, &EmptyBody, &[])),
         PeerMessage::AskProofs(ask) => try_frame(FrameKind::AskProofs, AskProofsBody::try_from(ask)),
         PeerMessage::Proofs(proofs) => try_frame(FrameKind::Proofs, ProofsBody::try_from(proofs)),
+        PeerMessage::AskPeers => Ok(frame(FrameKind::AskPeers, &EmptyBody, &[])),
+        PeerMessage::Peers(peers) => try_frame(FrameKind::Peers, PeersBody::try_from(peers)),
         PeerMessage::Bye(bye) => Ok(bye_frame(bye)),
     }
 }
@@ -231,6 +233,8 @@ pub fn decode_peer(bytes: &[u8]) -> Result<Decoded<PeerMessage>, DecodeError> {
         FrameKind::Idle => parse::<EmptyBody>(kind, body).map(|EmptyBody| PeerMessage::Idle),
         FrameKind::AskProofs => message::<AskProofsBody, _>(kind, body).map(PeerMessage::AskProofs),
         FrameKind::Proofs => message::<ProofsBody<'_>, _>(kind, body).map(PeerMessage::Proofs),
+        FrameKind::AskPeers => parse::<EmptyBody>(kind, body).map(|EmptyBody| PeerMessage::AskPeers),
+        FrameKind::Peers => message::<PeersBody, _>(kind, body).map(PeerMessage::Peers),
         FrameKind::Bye => message::<ByeBody<'_>, _>(kind, body).map(PeerMessage::Bye),
         _ => Err(DecodeError::Misplaced { kind }),
     })

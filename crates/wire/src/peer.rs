@@ -5,8 +5,8 @@
 //! [`PartReply::Part`].
 //! A part may also be sent unasked on a one-way stream that starts with [`PartReply::Part`].
 
-use crate::PartRanges;
 use crate::control::Bye;
+use crate::{PartRanges, PeerCoordinates};
 use bytes::Bytes;
 use hybrid_manifest::ContentId;
 
@@ -24,6 +24,10 @@ pub enum PeerMessage {
     AskProofs(AskProofs),
     /// The answer: proofs as `docs/spec/manifest.md` encodes them; empty if there are none.
     Proofs(Proofs),
+    /// Asks for other peers, for when the server is away.
+    AskPeers,
+    /// The answer: peers that the sender itself has dialled and is connected to.
+    Peers(ToldPeers),
     /// The end, and why.
     Bye(Bye),
 }
@@ -105,4 +109,14 @@ pub const PROOFS_BYTES_MAX: usize = 60 << 10;
 pub struct Proofs {
     /// One or more encoded proofs, one behind the other; at most [`PROOFS_BYTES_MAX`].
     pub proofs: Bytes,
+}
+
+/// The most peers in one [`ToldPeers`]: as many as the server names to a newcomer.
+pub const TOLD_PEERS_MAX: usize = 50;
+
+/// Other peers of the same content.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToldPeers {
+    /// Where the sender dialled them; at most [`TOLD_PEERS_MAX`].
+    pub peers: Vec<PeerCoordinates>,
 }

@@ -14,7 +14,8 @@ use hybrid_wire::control::{
     REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, ServerMessage, TICKET_BYTES_MAX, Vouch, Want, Welcome,
 };
 use hybrid_wire::peer::{
-    ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, PeerMessage, Proofs, Request,
+    ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, PeerMessage, Proofs, Request, TOLD_PEERS_MAX,
+    ToldPeers,
 };
 use hybrid_wire::{
     DecodeError, Decoded, FrameKind, MAX_FRAME_BYTES, MAX_PART_BYTES, PROTOCOL_VERSION, PartRanges, PeerCoordinates,
@@ -226,6 +227,11 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Message::Peer(PeerMessage::Idle)),
         ask.prop_map(|ask| Message::Peer(PeerMessage::AskProofs(ask))),
         proofs.prop_map(Message::Peer),
+        Just(Message::Peer(PeerMessage::AskPeers)),
+        peers().prop_map(|mut peers| {
+            peers.truncate(TOLD_PEERS_MAX);
+            Message::Peer(PeerMessage::Peers(ToldPeers { peers }))
+        }),
         bye().prop_map(|bye| Message::Peer(PeerMessage::Bye(bye))),
         part().prop_map(|number| Message::Request(Request { number })),
         (part(), 0..=MAX_PART_BYTES, any::<u8>())
@@ -513,7 +519,7 @@ fn largest_messages() -> Vec<Message> {
         })),
         Message::Server(ServerMessage::Directive(Directive {
             mode: Some((Mode::PeerToPeer, reasons)),
-            peers: vec![coordinates; PEERS_MAX],
+            peers: vec![coordinates.clone(); PEERS_MAX],
             grants: set.clone(),
             limits: Some(limits),
             report_interval_ms: Some(u32::MAX),
@@ -532,6 +538,8 @@ fn largest_messages() -> Vec<Message> {
         Message::Peer(PeerMessage::Idle),
         Message::Peer(PeerMessage::AskProofs(AskProofs { first: MAX_PARTS - ASK_PROOFS_MAX, count: ASK_PROOFS_MAX })),
         Message::Peer(PeerMessage::Proofs(Proofs { proofs: vec![0; PROOFS_BYTES_MAX].into() })),
+        Message::Peer(PeerMessage::AskPeers),
+        Message::Peer(PeerMessage::Peers(ToldPeers { peers: vec![coordinates; TOLD_PEERS_MAX] })),
         Message::Request(Request { number: MAX_PARTS - 1 }),
         Message::Reply(PartReply::Part { number: MAX_PARTS - 1, length_bytes: MAX_PART_BYTES, queue: u8::MAX }),
         Message::Reply(PartReply::Busy { retry_in_ms: u32::MAX, queue: u8::MAX }),
@@ -590,8 +598,12 @@ fn lists_and_numbers_beyond_their_caps_are_not_sent() {
         (report(Report { last_part: Some(MAX_PARTS), ..Report::default() }), part("last_part", MAX_PARTS)),
         (report(Report { level: MAX_PARTS + 1, ..Report::default() }), part("level", MAX_PARTS + 1)),
         (
-            directive(Directive { peers: vec![coordinates; PEERS_MAX + 1], ..Directive::default() }),
+            directive(Directive { peers: vec![coordinates.clone(); PEERS_MAX + 1], ..Directive::default() }),
             too_many("peers", PEERS_MAX),
+        ),
+        (
+            Message::Peer(PeerMessage::Peers(ToldPeers { peers: vec![coordinates; TOLD_PEERS_MAX + 1] })),
+            too_many("peers", TOLD_PEERS_MAX),
         ),
         (
             directive(Directive { revoked: vec![samples::peer(1); BLAMED_MAX + 1], ..Directive::default() }),
@@ -676,6 +688,7 @@ fn lists_beyond_their_caps_are_refused() {
             61_440,
             ByeCode::Protocol,
         ),
+        (Channel::Peer, FrameKind::Peers.number(), repeat(&[51], &[7; 49], 51, &[]), 50, ByeCode::Protocol),
     ] {
         let error = channel.decode(&samples::frame(kind, &body)).expect_err("beyond a cap");
         assert_eq!(error.bye_code(), code, "{error}");

@@ -1,5 +1,6 @@
 //! The server's and the clients' brains together, on a virtual clock and network.
 
+mod continuity;
 mod world;
 
 use hybrid_coordinator::EgressPolicy;

@@ -35,6 +35,8 @@ pub(crate) struct Scenario {
     pub(crate) server_rate: u64,
     pub(crate) peer_rate: u64,
     pub(crate) delay: Duration,
+    /// Peers that the server names to a newcomer.
+    pub(crate) peers_per_list: usize,
 }
 
 impl Default for Scenario {
@@ -49,6 +51,7 @@ impl Default for Scenario {
             server_rate: 2_500_000,
             peer_rate: 1_250_000,
             delay: Duration::from_millis(10),
+            peers_per_list: hybrid_coordinator::Config::default().peers_per_list,
         }
     }
 }
@@ -183,6 +186,7 @@ impl World {
         let mut config = hybrid_coordinator::Config::default();
         config.addresses = addresses();
         config.seed = scenario.seed;
+        config.peers_per_list = scenario.peers_per_list;
         config.egress_policy = scenario.egress_policy;
         config.qos.direct_clients = DirectClients::Fixed(scenario.direct_clients);
         let issuer = TicketIssuer { key, network_secret: [5; 32] };
@@ -278,6 +282,15 @@ impl World {
 
     pub(crate) fn kill_server_after(&mut self, bytes: u64) {
         self.kill_after_bytes = Some(bytes);
+    }
+
+    pub(crate) fn kill_server_at(&mut self, when: Duration) {
+        self.at(Instant::ZERO + when, Event::KillServer);
+    }
+
+    /// Those that a client is connected to.
+    pub(crate) fn neighbours(&self, index: usize) -> Vec<usize> {
+        self.clients[index].peers.values().map(|(to, _)| *to).collect()
     }
 
     pub(crate) fn peer_id(index: usize) -> PeerId {

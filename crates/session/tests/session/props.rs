@@ -8,7 +8,7 @@ use hybrid_session::{Config, ConnectionId, Input, Output, PartFailure, PartSourc
 use hybrid_units::{Duration, Instant};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{Bye, ByeCode, Directive, PartPush, ServerMessage, Welcome};
-use hybrid_wire::peer::{AskProofs, Have, Hello, PeerMessage, Proofs};
+use hybrid_wire::peer::{AskProofs, Have, Hello, PeerMessage, Proofs, ToldPeers};
 use hybrid_wire::{PROTOCOL_VERSION, PeerLimits, SessionToken};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -124,7 +124,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (connection(), 0u8..8, any::<bool>(), parts(), 0u8..12).prop_map(|(connection, peer, outgoing, has, lie)| {
             Step::Connect { connection, peer, outgoing, has, lie }
         }),
-        4 => (connection(), 0u8..6, number()).prop_map(|(connection, what, number)| Step::Say { connection, what, number }),
+        4 => (connection(), 0u8..8, number()).prop_map(|(connection, what, number)| Step::Say { connection, what, number }),
         8 => (prop::option::of(connection()), number(), 0u8..6).prop_map(|(connection, number, spoil)| {
             Step::Part { connection, number, spoil }
         }),
@@ -210,6 +210,8 @@ impl World {
                     0 => PeerMessage::Idle,
                     1 => PeerMessage::AskProofs(AskProofs { first: *number, count: u32::MAX }),
                     2 => PeerMessage::Proofs(Proofs { proofs: Bytes::from_static(b"no proof at all") }),
+                    5 => PeerMessage::AskPeers,
+                    6 => PeerMessage::Peers(ToldPeers { peers: coordinates(&[2, 4, 6, 8, 200]) }),
                     3 => PeerMessage::Bye(Bye { code: ByeCode::Done, reason: String::new() }),
                     _ => PeerMessage::Have(Have { parts: numbers(&[*number]), queue: 3 }),
                 },

@@ -27,6 +27,7 @@ pub(crate) fn world(inline: bool) -> World {
     let prepared = builder.finish().unwrap();
     let mut spec = ManifestSpec::new("a");
     spec.inline_hashes_below = ByteCount::new(if inline { u64::MAX } else { 0 });
+    spec.grace = Duration::from_secs(86_400);
     let manifest = Arc::new(Manifest::new(spec, &prepared, server_key(&key)).unwrap());
     let ids = PartIds::with_ids(&manifest, prepared.part_ids()).unwrap();
     World { bytes, manifest, ids, key }

@@ -9,7 +9,9 @@ use crate::control::{
     BLAMED_MAX, Bye, ByeCode, Directive, Join, PEERS_MAX, PROGRAM_BYTES_MAX, PartPush, REASON_BYTES_MAX,
     REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, TICKET_BYTES_MAX, Vouch, Want, Welcome,
 };
-use crate::peer::{ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, Proofs, Request};
+use crate::peer::{
+    ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, Proofs, Request, TOLD_PEERS_MAX, ToldPeers,
+};
 use crate::{
     MAX_PART_BYTES, PartRanges, PartRangesError, PeerCoordinates, PeerId, PeerLimits, SessionToken, Source,
     UploadContract,
@@ -762,6 +764,27 @@ impl TryFrom<ProofsBody<'_>> for Proofs {
 
     fn try_from(body: ProofsBody<'_>) -> Checked<Self> {
         Ok(Self { proofs: body.proofs.checked("proofs", PROOFS_BYTES_MAX)? })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct PeersBody {
+    peers: List<Coordinates, TOLD_PEERS_MAX>,
+}
+
+impl TryFrom<&ToldPeers> for PeersBody {
+    type Error = ValueError;
+
+    fn try_from(list: &ToldPeers) -> Checked<Self> {
+        Ok(Self { peers: List::new("peers", list.peers.iter().map(Coordinates::from))? })
+    }
+}
+
+impl TryFrom<PeersBody> for ToldPeers {
+    type Error = ValueError;
+
+    fn try_from(body: PeersBody) -> Checked<Self> {
+        Ok(Self { peers: body.peers.checked("peers")?.into_iter().map(PeerCoordinates::from).collect() })
     }
 }
 

@@ -82,6 +82,10 @@ kinds! {
     AskProofs = 0x24, 16;
     /// Peer to peer, proofs.
     Proofs = 0x25, MAX_FRAME_BYTES - 1;
+    /// Peer to peer, asks for other peers.
+    AskPeers = 0x26, 0;
+    /// Peer to peer, other peers.
+    Peers = 0x27, 4 << 10;
     /// Peer to peer, on a stream of its own, asks for a part.
     Request = 0xb1, 8;
     /// The answer to `Request`: the part's bytes follow on the stream.

@@ -6,7 +6,7 @@ use hybrid_units::{Duration, Mode, UnixTime};
 use hybrid_wire::control::{
     Bye, ByeCode, ClientMessage, Directive, Join, PartPush, Report, ServerMessage, Vouch, Want, Welcome,
 };
-use hybrid_wire::peer::{AskProofs, Have, Hello, PartReply, PeerMessage, Proofs, Request};
+use hybrid_wire::peer::{AskProofs, Have, Hello, PartReply, PeerMessage, Proofs, Request, ToldPeers};
 use hybrid_wire::ticket::{Roles, Ticket, prefix_mac, site_code};
 use hybrid_wire::{
     DecodeError, Decoded, EncodeError, PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken,
@@ -204,6 +204,7 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         uploads: true,
     };
     let push = PartPush { number: 5, bytes: Bytes::from_static(b"the bytes of part five") };
+    let told = ToldPeers { peers: welcome.peers.clone() };
     let bye = Bye { code: ByeCode::BadPart, reason: "part 7 does not match its id".to_owned() };
     let later_bye = Bye { code: ByeCode::Other(0x1234), reason: String::new() };
     vec![
@@ -227,6 +228,9 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         ("ask-proofs", Message::Peer(PeerMessage::AskProofs(AskProofs { first: 512, count: 256 }))),
         ("proofs", Message::Peer(PeerMessage::Proofs(Proofs { proofs: Bytes::from_static(b"proofs") }))),
         ("proofs-none", Message::Peer(PeerMessage::Proofs(Proofs::default()))),
+        ("ask-peers", Message::Peer(PeerMessage::AskPeers)),
+        ("peers", Message::Peer(PeerMessage::Peers(told))),
+        ("peers-none", Message::Peer(PeerMessage::Peers(ToldPeers::default()))),
         ("peer-bye", Message::Peer(PeerMessage::Bye(bye))),
         ("request", Message::Request(Request { number: 1_048_575 })),
         ("part", Message::Reply(PartReply::Part { number: 5, length_bytes: 131_072, queue: 2 })),
