@@ -96,6 +96,9 @@ pub struct Config {
     /// From how many other networks members must have got parts from a member before its own word of what it holds counts.
     /// Default 1; 0 for a closed network, all clients of which are one's own.
     pub vouchers_needed: u8,
+    /// Whether the word of members counts at once whose address is not public, but of a network that [`Self::addresses`] admits.
+    /// Default true: a LAN is one network, so nobody could vouch there, and whoever admitted it knows who is in it.
+    pub trust_admitted_networks: bool,
     /// From how many networks it must be said that a peer sent bad parts before it is no longer given to newcomers; they must
     /// also be more than those from which members got good parts. Default 3: one or two could slander; the victims themselves
     /// have dropped it at the first bad part.
@@ -130,6 +133,7 @@ impl Default for Config {
             contents_max: 100_000,
             events_max: 4_096,
             vouchers_needed: 1,
+            trust_admitted_networks: true,
             accusers_to_hide: 3,
         }
     }

@@ -247,7 +247,7 @@ impl Scenario {
             server: ServerFate::default(),
             bad_peers: 0,
             misbehaviour: Misbehaviour::Pollute,
-            coordinator: hybrid_coordinator::Config::default(),
+            coordinator: public_coordinator(),
             session: hybrid_session::Config::default(),
             limit: Duration::from_secs(3_600),
             check_every: 0,
@@ -428,6 +428,13 @@ impl Scenario {
         let least = Duration::from_secs_f64(self.bound_secs()).max(played.unwrap_or_default());
         (least / MOMENTS).max(Duration::from_millis(1))
     }
+}
+
+/// The hosts' addresses are private, and stand for public ones.
+fn public_coordinator() -> hybrid_coordinator::Config {
+    let mut config = hybrid_coordinator::Config::default();
+    config.trust_admitted_networks = false;
+    config
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ const STAKE: u32 = 10;
 
 /// Seven clients, each in a network of its own and served directly, of whom the first say that they hold everything.
 fn seven(claim: u8) -> Story {
-    let mut story = Story::with(7, |config| config.vouchers_needed = 1);
+    let mut story = Story::with(7, |config| {
+        config.vouchers_needed = 1;
+        config.trust_admitted_networks = false;
+    });
     for index in 1..=7 {
         let has = if index <= claim { 0..PARTS } else { 0..0 };
         story.join(index.into(), &Newcomer { has, address: Ipv4Addr::new(10, 0, index, 1), ..Newcomer::new(index) });
@@ -143,4 +146,17 @@ fn slander_is_outvoted_by_those_who_got_good_parts() {
     story.send(9, 0..STAKE);
     story.vouch(9, 1);
     assert!(story.is_given(1), "as many for it as against it again");
+}
+
+#[test]
+fn in_a_network_that_the_operator_admitted_ones_own_word_counts() {
+    for (trusted, expected) in [(true, 0), (false, PARTS)] {
+        let mut story = Story::with(1, |config| {
+            config.vouchers_needed = 1;
+            config.trust_admitted_networks = trusted;
+        });
+        story.join(1, &Newcomer { has: 0..PARTS, ..Newcomer::new(1) });
+        let stats = story.coordinator.stats(content(1)).expect("it is there");
+        assert_eq!(stats.parts_without_holder, expected, "trusted: {trusted}");
+    }
 }
