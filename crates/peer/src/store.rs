@@ -205,7 +205,7 @@ impl Store {
                 proof.encode_into(&mut new);
             }
         }
-        state.proofs.write_all(&new)
+        append(&mut state.proofs, &new)
     }
 
     /// Proofs of all part ids that are known and do not come with the manifest, each list for one call of the session.
@@ -235,13 +235,7 @@ impl Store {
         let number = part.number();
         let mut state = self.state();
         if !state.held.contains(&number) {
-            // A torn record is followed by whole ones that no longer stand where records do, so none may be left torn.
-            let end = state.journal.stream_position().map_err(WriteError::from_io)?;
-            if let Err(error) = state.journal.write_all(&self.format.record(number)) {
-                state.journal.set_len(end).map_err(WriteError::from_io)?;
-                state.journal.seek(SeekFrom::Start(end)).map_err(WriteError::from_io)?;
-                return Err(WriteError::from_io(error));
-            }
+            append(&mut state.journal, &self.format.record(number)).map_err(WriteError::from_io)?;
             state.held.insert(number);
         }
         state.unsynced.insert(number);
@@ -312,6 +306,17 @@ pub struct SyncError {
     pub lost: Vec<PartNumber>,
     /// What the system said.
     pub source: io::Error,
+}
+
+/// Appends all of it or nothing: what is behind a torn record would no longer stand where records do.
+fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let end = file.stream_position()?;
+    if let Err(error) = file.write_all(bytes) {
+        file.set_len(end)?;
+        file.seek(SeekFrom::Start(end))?;
+        return Err(error);
+    }
+    Ok(())
 }
 
 /// The runs of `range` whose ids are known, with their proofs.

@@ -7,7 +7,7 @@ use std::path::Path;
 /// Opens a file of the cache for reading and writing, making it if it is not there.
 ///
 /// # Errors
-/// When there is something else than a plain file: links, pipes and devices are never opened, wherever they lead.
+/// When there is something else than a plain file with one name: links, pipes and devices are never opened, wherever they lead.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     refuse_irregular(path)?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
@@ -31,11 +31,22 @@ pub(crate) fn read_regular(path: &Path, max_bytes: u64) -> io::Result<Option<Vec
 
 fn refuse_irregular(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() => Ok(()),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file: remove it")),
+        Ok(found) if found.is_file() && names(&found) == 1 => Ok(()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file of its own: remove it")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// How many names the file has: what is written to one of several may be somebody else's.
+#[cfg(unix)]
+fn names(file: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(file)
+}
+
+#[cfg(not(unix))]
+fn names(_: &fs::Metadata) -> u64 {
+    1
 }
 
 /// Replaces a file of the cache in one step: whoever looks sees the old bytes or the new ones.

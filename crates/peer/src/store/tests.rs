@@ -265,3 +265,67 @@ fn a_content_of_no_bytes() {
     store.export(&output, Overwrite::Refuse).unwrap();
     assert_eq!(fs::read(&output).unwrap(), b"");
 }
+
+/// One bit of anything in the folder: what is read afterwards is right, or not there, and fetched again it is there.
+#[test]
+fn a_flipped_bit_anywhere_never_gives_a_wrong_part() {
+    let (manifest, ids) = manifest(false);
+    let folder = TempDir::new().unwrap();
+    let all = PartRange::new(PartNumber::new(0), 6).unwrap();
+    let proofs: Vec<u8> = ids.prove_all(all).unwrap().iter().flat_map(HashProof::encode).collect();
+    let parts: Vec<VerifiedPart> = (0..6).map(|number| part(&ids, number)).collect();
+    {
+        let (store, _) = Store::open(folder.path(), manifest.clone()).unwrap();
+        store.learn(&proofs).unwrap();
+        parts.iter().for_each(|part| store.write(part).unwrap());
+    }
+    let names = ["data", "journal", "proofs"];
+    let sound = names.map(|name| fs::read(folder.path().join(name)).unwrap());
+    let seed: u64 = std::env::var("HYBRID_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
+    let mut random = seed;
+    let mut below = |most: usize| {
+        // A linear congruential generator with Knuth's constants; its high bits are random enough.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % most
+    };
+    for round in 0..1_000 {
+        let file = round % names.len();
+        let (byte, bit) = (below(sound[file].len()), below(8));
+        let replay = format!("HYBRID_SEED={seed}, round {round}: bit {bit} of byte {byte} of {}", names[file]);
+        for (name, bytes) in names.iter().zip(&sound) {
+            fs::write(folder.path().join(name), bytes).unwrap();
+        }
+        // Under a running store as well as before it starts.
+        let running = (round % 2 == 0).then(|| Store::open(folder.path(), manifest.clone()).unwrap().0);
+        let mut damaged = sound[file].clone();
+        damaged[byte] ^= 1 << bit;
+        fs::write(folder.path().join(names[file]), damaged).unwrap();
+        let store =
+            match running.map_or_else(|| Store::open(folder.path(), manifest.clone()).map(|(store, _)| store), Ok) {
+                Ok(store) => store,
+                Err(OpenError::Newer { .. }) if names[file] == "journal" => continue,
+                Err(error) => panic!("{replay}: {error}"),
+            };
+        let read = |number: u32| store.read(PartNumber::new(number));
+        let lost: Vec<u32> = (0..6).filter(|&number| read(number).is_none()).collect();
+        assert!(names[file] != "data" || lost.len() == 1, "{replay}: lost {lost:?}");
+        store.learn(&proofs).unwrap();
+        parts.iter().for_each(|part| store.write(part).unwrap());
+        for (number, part) in (0..).zip(&parts) {
+            assert_eq!(read(number).as_ref(), Some(part), "{replay}");
+        }
+    }
+}
+
+#[test]
+fn a_file_with_a_second_name_is_not_written_to() {
+    let folder = TempDir::new().unwrap();
+    let precious = folder.path().join("precious");
+    fs::write(&precious, b"not ours").unwrap();
+    let cache = folder.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    fs::hard_link(&precious, cache.join("data")).unwrap();
+    let error = Store::open(&cache, manifest(true).0).unwrap_err();
+    assert!(format!("{error:?}").contains("not a plain file of its own"), "{error:?}");
+    assert_eq!(fs::read(&precious).unwrap(), b"not ours");
+}
