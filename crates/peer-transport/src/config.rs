@@ -37,8 +37,9 @@ pub struct Config {
     pub handshake_deadline: Duration,
     /// From the opening of a stream to the end of its header. Default 5 s.
     pub header_deadline: Duration,
-    /// With more handshakes than this under way, newcomers first prove their address by a Retry. Default 64.
-    pub retry_above_half_open: u16,
+    /// With more handshakes than this under way with addresses that are not proved, newcomers first prove theirs by a Retry.
+    /// Default 16: packets with false senders hold a quarter of [`Self::connections_max`] at most, until their deadline.
+    pub retry_above_unproven: u16,
     /// With more newcomers than this in one second, they first prove their address by a Retry. Default 50.
     pub retry_above_new_per_second: u16,
     /// Connections at one time, both directions. Default 64: at 30 KiB each when idle and 3 MiB at worst, 200 MiB at worst.
@@ -84,7 +85,7 @@ impl Default for Config {
             keep_alive: Duration::from_secs(10),
             handshake_deadline: Duration::from_secs(5),
             header_deadline: Duration::from_secs(5),
-            retry_above_half_open: 64,
+            retry_above_unproven: 16,
             retry_above_new_per_second: 50,
             connections_max: 64,
             connections_per_prefix_max: 8,

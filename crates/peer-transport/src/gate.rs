@@ -33,7 +33,8 @@ pub(crate) struct Gate(Arc<Mutex<Counts>>);
 struct Counts {
     limits: Config,
     connections: u16,
-    half_open: u16,
+    /// Handshakes under way with addresses that are not proved.
+    unproven: u16,
     by_prefix: BTreeMap<Prefix, u16>,
     second_began: Instant,
     new_in_second: u16,
@@ -55,13 +56,13 @@ pub(crate) enum Verdict {
 pub(crate) struct Slot {
     gate: Gate,
     prefix: Prefix,
-    half_open: bool,
+    unproven: bool,
 }
 
 impl Gate {
     pub(crate) fn new(limits: Config, now: Instant) -> Self {
         let by_prefix = BTreeMap::new();
-        let counts = Counts { limits, connections: 0, half_open: 0, by_prefix, second_began: now, new_in_second: 0 };
+        let counts = Counts { limits, connections: 0, unproven: 0, by_prefix, second_began: now, new_in_second: 0 };
         Self(Arc::new(Mutex::new(counts)))
     }
 
@@ -81,20 +82,20 @@ impl Gate {
         if !validated {
             counts.new_in_second = counts.new_in_second.saturating_add(1);
         }
-        let crowded = counts.half_open > counts.limits.retry_above_half_open
+        let crowded = counts.unproven > counts.limits.retry_above_unproven
             || counts.new_in_second > counts.limits.retry_above_new_per_second;
         if crowded && !validated {
             return Verdict::Retry;
         }
-        self.take(counts, address).map_or(Verdict::Refuse, Verdict::Admit)
+        self.take(counts, address, !validated).map_or(Verdict::Refuse, Verdict::Admit)
     }
 
     /// A place for a connection that we open.
     pub(crate) fn reserve(&self, address: IpAddr) -> Option<Slot> {
-        self.take(self.counts(), address)
+        self.take(self.counts(), address, false)
     }
 
-    fn take(&self, mut counts: MutexGuard<'_, Counts>, address: IpAddr) -> Option<Slot> {
+    fn take(&self, mut counts: MutexGuard<'_, Counts>, address: IpAddr, unproven: bool) -> Option<Slot> {
         let prefix = Prefix::of(address);
         let in_prefix = counts.by_prefix.get(&prefix).copied().unwrap_or(0);
         let room =
@@ -103,23 +104,23 @@ impl Gate {
             return None;
         }
         counts.connections += 1;
-        counts.half_open += 1;
+        counts.unproven += u16::from(unproven);
         counts.by_prefix.insert(prefix, in_prefix + 1);
-        Some(Slot { gate: self.clone(), prefix, half_open: true })
+        Some(Slot { gate: self.clone(), prefix, unproven })
     }
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
         let counts = self.counts();
-        counts.connections == 0 && counts.half_open == 0 && counts.by_prefix.is_empty()
+        counts.connections == 0 && counts.unproven == 0 && counts.by_prefix.is_empty()
     }
 }
 
 impl Slot {
-    /// The handshake is over.
+    /// The handshake is over, and the address proved by it.
     pub(crate) fn established(&mut self) {
-        if std::mem::take(&mut self.half_open) {
-            self.gate.counts().half_open -= 1;
+        if std::mem::take(&mut self.unproven) {
+            self.gate.counts().unproven -= 1;
         }
     }
 }
@@ -168,10 +169,10 @@ mod tests {
 
     #[test]
     fn a_crowd_proves_its_addresses() {
-        let limits = Config { retry_above_half_open: 2, retry_above_new_per_second: 5, ..Config::default() };
+        let limits = Config { retry_above_unproven: 2, retry_above_new_per_second: 5, ..Config::default() };
         let (gate, now) = (Gate::new(limits, Instant::now()), Instant::now());
         let mut slots: Vec<_> = (0..3).map(|i| admit(&gate, now, address(i, 0))).collect();
-        assert!(matches!(gate.judge(now, address(9, 0), false), Verdict::Retry), "three are half open");
+        assert!(matches!(gate.judge(now, address(9, 0), false), Verdict::Retry), "three have proved nothing");
         assert!(matches!(gate.judge(now, address(9, 0), true), Verdict::Admit(_)));
         slots.iter_mut().for_each(Slot::established);
         slots.push(admit(&gate, now, address(10, 0)));
@@ -179,5 +180,23 @@ mod tests {
         slots.push(admit(&gate, now + Duration::from_secs(1), address(11, 0)));
         drop(slots);
         assert!(gate.is_empty());
+    }
+
+    /// With the limits as they are by default: packets with false senders, each from another network, none of which goes on.
+    #[test]
+    fn false_senders_leave_room_for_others() {
+        let now = Instant::now();
+        let gate = Gate::new(Config::default(), now);
+        let mut slots = Vec::new();
+        for network in 0..200u8 {
+            match gate.judge(now + Duration::from_millis(25) * network.into(), address(network, 1), false) {
+                Verdict::Admit(slot) => slots.push(slot),
+                verdict => assert!(matches!(verdict, Verdict::Retry), "{verdict:?}"),
+            }
+        }
+        assert_eq!(slots.len(), 17);
+        assert!(gate.reserve(address(250, 1)).is_some(), "there is room for those whom we dial");
+        let proved = gate.judge(now + Duration::from_secs(5), address(251, 1), true);
+        assert!(matches!(proved, Verdict::Admit(_)), "and for those who come back after a Retry");
     }
 }
