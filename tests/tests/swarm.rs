@@ -54,6 +54,12 @@ fn from(summary: &Value, source: &str) -> u64 {
     summary["bytes"][source].as_u64().unwrap_or_else(|| panic!("no bytes from {source} in {summary}"))
 }
 
+fn was_overtaken(peer: &PeerProcess) -> bool {
+    let told =
+        |event: &Value| event["event"] == "mode" && event["reasons"].to_string().contains("came later are ahead");
+    peer.events().iter().any(told)
+}
+
 const SERVER_SOURCES: [&str; 3] = ["server-direct", "server-grant", "server-rescue"];
 
 fn swarm_of(len: usize) {
@@ -68,7 +74,8 @@ fn swarm_of(len: usize) {
         assert_eq!(all, total, "peer {index}: each byte has one source: {summary}");
         let mode = if index < DIRECT { "client-server" } else { "peer-to-peer" };
         assert_eq!(summary["mode_at_join"], mode, "peer {index}: {summary}");
-        if index < DIRECT {
+        // On a busy machine newcomers may overtake it; then it is sent to them, and told so.
+        if index < DIRECT && !was_overtaken(&peers[index]) {
             assert_eq!(from(summary, "server-direct"), total, "peer {index} was served directly: {summary}");
         }
     }

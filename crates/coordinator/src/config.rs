@@ -52,8 +52,8 @@ pub struct Config {
     /// Connections that a client with a mean uplink may have with peers; others have them in proportion to their lists.
     /// Default 40: twice the list, so that newcomers can always dial in.
     pub peer_connections_max: u16,
-    /// Parts that a client may send at one time. Default 4: few make a receiver a source soonest, and the others keep the uplink
-    /// busy while one waits for its acknowledgement (`docs/decisions/uploads.md` has the figures).
+    /// The most parts that a client may send at one time. Default 16: a client sends as few as keep its uplink busy, four over a
+    /// slow one (`docs/decisions/uploads.md` has the figures), and this bounds what a fast one holds open.
     pub uploads_max: u8,
     /// What the server sends beyond one copy of each part. Default [`EgressPolicy::Fast`]: a link that is paid for should not
     /// idle while clients wait.
@@ -116,7 +116,7 @@ impl Default for Config {
             peers_per_list: 20,
             uniform_share_percent: 60,
             peer_connections_max: 40,
-            uploads_max: 4,
+            uploads_max: 16,
             egress_policy: EgressPolicy::default(),
             starter_parts: 1,
             pushes_in_flight_max: 4,

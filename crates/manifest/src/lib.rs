@@ -61,8 +61,8 @@
 //! ids.insert(&proof)?;
 //! let expected = ids.expect(number).ok_or("the proof told its id")?;
 //! assert!(expected.verify(Bytes::from_static(b"polluted")).is_err());
-//! let part = expected.verify(Bytes::from(content[65_536..].to_vec()))?;
-//! assert_eq!((part.number(), part.bytes().len()), (number, 34_464));
+//! let part = expected.verify(Bytes::from(content[32_768..65_536].to_vec()))?;
+//! assert_eq!((part.number(), part.bytes().len()), (number, 32_768));
 //! # Ok(())
 //! # }
 //! ```

@@ -39,14 +39,14 @@ impl fmt::Display for Kind {
 /// gain is lost in requests and in tables.
 const STATIC_PARTS_TARGET: u64 = 1_024;
 
-const STATIC_MIN: u32 = 64 << 10;
+const STATIC_MIN: u32 = 32 << 10;
 const STATIC_MAX: u32 = 1 << 20;
 const MEDIA_SHORT: u32 = 128 << 10;
 const MEDIA_LONG: u32 = 256 << 10;
 
 /// The part length for a content of `total_len` bytes, whose media (if it is media) runs at `media_rate`.
 ///
-/// - Static: the smallest of 64, 128, 256, 512 KiB and 1 MiB that gives at most 1,024 parts.
+/// - Static: the smallest of 32, 64, 128, 256, 512 KiB and 1 MiB that gives at most 1,024 parts.
 ///   Beyond 1 GiB it stays at 1 MiB until [`crate::MAX_PARTS`] forces more; then powers of two up to 16 MiB.
 /// - Streaming and live: 128 or 256 KiB, whichever is nearer (in ratio) to one second of media; 256 KiB if the rate is
 ///   unknown, for fewer requests.
@@ -96,8 +96,10 @@ mod tests {
         const K: u64 = 1 << 10;
         const G: u64 = 1 << 30;
         for (total, kib) in [
-            (0, 64),
-            (1, 64),
+            (0, 32),
+            (1, 32),
+            (32 * K * 1_024, 32),
+            (32 * K * 1_024 + 1, 64),
             (64 * K * 1_024, 64),
             (64 * K * 1_024 + 1, 128),
             (150_000_000, 256),

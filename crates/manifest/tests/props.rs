@@ -167,7 +167,7 @@ proptest! {
         let total = total >> shift;
         let rate = rate.map(|rate| BytesPerSecond::new(rate >> shift));
         let file = part_len(Kind::Static, total, rate).as_u64();
-        prop_assert!(file >= 64 << 10);
+        prop_assert!(file >= 32 << 10);
         if total <= 1 << 30 {
             prop_assert!(file <= 1 << 20 && total.div_ceil(file) <= 1_024);
         }
@@ -177,7 +177,7 @@ proptest! {
         // The next shorter length would have been too short.
         let shorter = file / 2;
         let most = if file > 1 << 20 { u64::from(MAX_PARTS) } else { 1_024 };
-        prop_assert!(file == 64 << 10 || total.div_ceil(shorter) > most);
+        prop_assert!(file == 32 << 10 || total.div_ceil(shorter) > most);
         for kind in [Kind::Streaming, Kind::Live] {
             let media = part_len(kind, total, rate).as_u64();
             prop_assert!((125_000..=500_000).contains(&media));

@@ -39,7 +39,7 @@ async fn mounted_beside_the_hosts_routes() {
     let expected = PartIds::new(manifest).expect(PartNumber::new(3)).unwrap();
     let length = expected.place().len();
     let part = client.part(manifest.content(), PartNumber::new(3), length, None).await.unwrap();
-    assert_eq!(expected.verify(part).unwrap().into_bytes(), bytes[3 * 65_536..]);
+    assert_eq!(expected.verify(part).unwrap().into_bytes(), bytes[3 * 32_768..4 * 32_768]);
 
     // The upgrade works under a host's own listener too.
     let mut control = client.control().await.unwrap();

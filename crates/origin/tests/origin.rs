@@ -132,7 +132,7 @@ async fn until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
 
 #[tokio::test]
 async fn files_of_all_sizes_in_verified_parts() {
-    for length in [0, 1, 65_536, 65_537, 99_999, 1_000_000] {
+    for length in [0, 1, 32_768, 32_769, 99_999, 1_000_000] {
         let content = bytes(length, 0);
         let server = start(&[("a.bin", &content)], config());
         let manifest = server.manifest("a.bin").await;
@@ -177,7 +177,7 @@ async fn a_file_that_changes_becomes_another_content() {
     let old = server.manifest("a").await.content();
     std::fs::write(server.file("a"), &after).unwrap();
     // The old content's bytes are gone; what is asked of it is refused, never served from the new file.
-    let stale = server.client.part(old, PartNumber::new(2), 65_536, None).await;
+    let stale = server.client.part(old, PartNumber::new(2), 32_768, None).await;
     assert!(matches!(stale, Err(FetchError::Status { status: 404 | 410, .. })), "{stale:?}");
     assert_eq!(server.fetch("a", None).await, after);
     assert_ne!(server.manifest("a").await.content(), old);
@@ -196,8 +196,8 @@ async fn a_touched_file_keeps_its_swarm() {
     let file = std::fs::File::options().write(true).open(server.file("a")).unwrap();
     file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
     // Nobody has looked at the file's time yet; what is asked of the content is verified and served all the same.
-    let part = server.client.part(id, PartNumber::new(1), 65_536, None).await.unwrap();
-    assert_eq!(part, content[65_536..131_072]);
+    let part = server.client.part(id, PartNumber::new(1), 32_768, None).await.unwrap();
+    assert_eq!(part, content[32_768..65_536]);
     assert_eq!(server.fetch("a", None).await, content, "prepared again");
     let stats = server.origin.stats(id).expect("still there");
     assert_eq!(stats.direct_clients, 1, "the client was not sent away");
@@ -221,7 +221,7 @@ async fn clients_hear_of_a_change_without_asking_for_the_path() {
         } else {
             std::fs::remove_file(server.file(name)).unwrap();
         }
-        let stale = server.client.part(id, PartNumber::new(1), 65_536, None).await;
+        let stale = server.client.part(id, PartNumber::new(1), 32_768, None).await;
         assert!(matches!(stale, Err(FetchError::Status { status: 410, .. })), "{name}: {stale:?}");
         let bye = next(&mut control).await;
         assert!(matches!(&bye, ServerMessage::Bye(bye) if bye.code == ByeCode::UnknownContent), "{name}: {bye:?}");
@@ -240,13 +240,13 @@ async fn a_change_that_hides_is_found_by_the_hash() {
     let file = server.file("a");
     let times = |path: &Path| path.metadata().unwrap().modified().unwrap();
     let modified: SystemTime = times(&file);
-    content[70_000] ^= 1;
+    content[40_000] ^= 1;
     std::fs::write(&file, &content).unwrap();
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
     assert_eq!(times(&file), modified);
-    let whole = server.client.part(id, PartNumber::new(0), 65_536, None).await.unwrap();
-    assert_eq!(whole, content[..65_536], "this part is as it was");
-    let changed = server.client.part(id, PartNumber::new(1), 65_536, None).await;
+    let whole = server.client.part(id, PartNumber::new(0), 32_768, None).await.unwrap();
+    assert_eq!(whole, content[..32_768], "this part is as it was");
+    let changed = server.client.part(id, PartNumber::new(1), 32_768, None).await;
     assert!(matches!(changed, Err(FetchError::Status { status: 410, .. })), "{changed:?}");
     assert_eq!(server.fetch("a", None).await, content, "prepared again");
 }
@@ -271,10 +271,10 @@ async fn a_copy_serves_when_the_other_was_overwritten() {
     assert_eq!(server.manifest("b").await.content(), id);
     // Nobody asks for these paths again, so only a read can find out.
     std::fs::write(server.file("a"), bytes(200_000, 1)).unwrap();
-    let part = server.client.part(id, PartNumber::new(1), 65_536, None).await.unwrap();
-    assert_eq!(part, content[65_536..131_072]);
+    let part = server.client.part(id, PartNumber::new(1), 32_768, None).await.unwrap();
+    assert_eq!(part, content[32_768..65_536]);
     std::fs::remove_file(server.file("b")).unwrap();
-    let gone = server.client.part(id, PartNumber::new(0), 65_536, None).await;
+    let gone = server.client.part(id, PartNumber::new(0), 32_768, None).await;
     assert!(matches!(gone, Err(FetchError::Status { status: 404 | 410, .. })), "{gone:?}");
 }
 
@@ -290,7 +290,7 @@ async fn all_files_are_prepared_without_being_asked_for() {
 
 #[tokio::test]
 async fn figure_2_over_sockets() {
-    let content = bytes(1_000_000, 0);
+    let content = bytes(500_000, 0);
     let server = start(&[("a", &content)], config());
     let id = server.manifest("a").await.content();
     // The first two are served directly, with parts over HTTP under their session.
@@ -315,18 +315,18 @@ async fn figure_2_over_sockets() {
             other => panic!("no push: {other:?}"),
         }
     };
-    let start = push.number as usize * 65_536;
-    assert_eq!(push.bytes, Bytes::copy_from_slice(&content[start..content.len().min(start + 65_536)]));
+    let start = push.number as usize * 32_768;
+    assert_eq!(push.bytes, Bytes::copy_from_slice(&content[start..content.len().min(start + 32_768)]));
     // Beyond its grants the third is told to wait, with the coordinator's own reason.
     let refused = until("a refusal", async || {
         let number = PartNumber::new((push.number + 1) % 16);
-        let length = if number.as_u32() == 15 { 16_960 } else { 65_536 };
+        let length = if number.as_u32() == 15 { 8_480 } else { 32_768 };
         server.client.part(id, number, length, Some(welcome.session)).await.err()
     })
     .await;
     assert!(matches!(&refused, FetchError::Refused { status: 429, code, .. } if code.starts_with("E_")), "{refused}");
     assert!(refused.retry_after().is_some());
-    let unknown = server.client.part(id, PartNumber::new(0), 65_536, Some(SessionToken::from_bytes([9; 16]))).await;
+    let unknown = server.client.part(id, PartNumber::new(0), 32_768, Some(SessionToken::from_bytes([9; 16]))).await;
     assert!(matches!(unknown, Err(FetchError::Status { status: 401, .. })), "{unknown:?}");
 
     // Closing the channel is leaving.
@@ -379,7 +379,7 @@ async fn joins_that_come_to_nothing() {
 
 #[tokio::test]
 async fn a_flood_of_reports_is_cut() {
-    let server = start(&[("a", &bytes(200_000, 0))], config());
+    let server = start(&[("a", &bytes(100_000, 0))], config());
     let id = server.manifest("a").await.content();
     let (mut control, _welcome) = server.join(id, 1).await;
     let (usual, _welcome) = server.join(id, 2).await;
@@ -423,7 +423,7 @@ async fn egress_keeps_to_its_limit_over_all_answers() {
 
 #[tokio::test]
 async fn hashes_that_do_not_exist() {
-    let server = start(&[("a", &bytes(200_000, 0))], config());
+    let server = start(&[("a", &bytes(100_000, 0))], config());
     let id = server.manifest("a").await.content();
     for (first, count, fine) in [(0, 4, true), (3, 1, true), (4, 1, false), (0, 5, false)] {
         let parts = PartRange::new(PartNumber::new(first), count).unwrap();

@@ -36,7 +36,7 @@ pub struct Class {
 impl Class {
     /// A class with the thresholds of [`Config::default`] and parts by size, to be changed by configuration.
     pub fn new(name: impl Into<String>) -> Self {
-        let parts = PartPolicy::BySize { min_bytes: 64 << 10, max_bytes: 1 << 20 };
+        let parts = PartPolicy::BySize { min_bytes: 32 << 10, max_bytes: 1 << 20 };
         Self { name: name.into(), thresholds: Config::default(), parts }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hybrid_manifest::{PartNumber, VerifiedPart};
 use hybrid_units::{ByteCount, Duration, Instant, Mode};
 use hybrid_wire::control::ByeCode;
+use hybrid_wire::peer::PartReply;
 use hybrid_wire::{PeerId, Source};
 
 /// The pause after the server failed to send a part and named none.
@@ -301,6 +302,9 @@ impl Session {
             self.reporting.part_lost(number);
             self.announcements.remove(number);
             self.told_complete = false;
+            for connection in self.uploads.lost(number) {
+                self.out.push_back(Output::RefuseRequest { connection, number, reply: PartReply::Gone });
+            }
         }
     }
 }

@@ -97,7 +97,7 @@ impl Session {
         sent_bytes: u64,
         taken: bool,
     ) {
-        self.uploads.ended(now, id, number);
+        self.uploads.ended(now, id, number, taken && sent_bytes == self.part_bytes);
         self.progress.sent += ByteCount::new(sent_bytes);
         self.reporting.sent(sent_bytes);
         self.pushes.due = true;

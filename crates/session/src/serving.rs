@@ -73,7 +73,7 @@ impl Session {
     pub(crate) fn upload_slots(&self) -> usize {
         // A pace of our own holds for one upload: divided among several, an idle one's share would be lost.
         let paced = self.config.upload_limit.is_some();
-        if paced { 1 } else { usize::from(self.limits.uploads_max.max(1)) }
+        if paced { 1 } else { self.uploads.slots(usize::from(self.limits.uploads_max.max(1))) }
     }
 
     /// Whether the incomplete neighbours came together. Then the one that holds the fewest parts is served first: the most
@@ -95,7 +95,7 @@ impl Session {
     }
 
     pub(crate) fn on_served(&mut self, now: Instant, connection: ConnectionId, number: PartNumber, sent_bytes: u64) {
-        self.uploads.ended(now, connection, number);
+        self.uploads.ended(now, connection, number, sent_bytes == self.part_bytes);
         self.progress.sent += ByteCount::new(sent_bytes);
         self.reporting.sent(sent_bytes);
         if let Some(connection) = self.connections.get_mut(connection)

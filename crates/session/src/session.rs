@@ -111,7 +111,7 @@ impl Session {
             held.iter().filter_map(|number| layout.part(number)).map(|place| u64::from(place.len())).sum();
         progress.add(Source::Store, stored);
         let playhead = match config.want {
-            Want::PlayFrom(number) => Some(PartNumber::new(number)),
+            Want::PlayFrom(number) => place_to_play(PartNumber::new(number), layout.part_count()),
             Want::Whole | Want::Seed => None,
         };
         let mut session = Self {
@@ -235,7 +235,7 @@ impl Session {
             Input::PartPushed { connection, number, sent_bytes, taken } => {
                 self.on_pushed(now, connection, number, sent_bytes, taken);
             }
-            Input::Seek { number } => self.playhead = Some(number),
+            Input::Seek { number } => self.playhead = place_to_play(number, self.progress.parts_total),
             Input::Playing { buffer, ran_dry } => self.reporting.playing(buffer, ran_dry),
             Input::Links { round_trip, sent_packets, lost_packets } => {
                 self.reporting.links(round_trip, sent_packets, lost_packets);
@@ -334,4 +334,9 @@ impl Session {
         let held: u64 = self.fetches.held().iter().map(|number| u64::from(self.length_of(number))).sum();
         assert_eq!(self.progress.held().as_u64(), held, "each byte held has exactly one source");
     }
+}
+
+/// Beyond the end nothing is played.
+fn place_to_play(number: PartNumber, parts: u32) -> Option<PartNumber> {
+    (number.as_u32() < parts).then_some(number)
 }

@@ -238,7 +238,7 @@ impl Session {
         for asked in connection.asked {
             self.fetches.peer_failed(asked.number, id);
         }
-        self.uploads.forget(id);
+        self.uploads.forget(now, id);
         self.known.disconnected(now, connection.peer);
         Some(connection.peer)
     }

@@ -13,6 +13,13 @@ const FIRST_UPLOADS: usize = 2;
 /// Longer than a part of 256 KiB takes at 4 Mbit/s.
 const FIRST_PITCH: Duration = Duration::from_millis(500);
 
+/// So many parts are sent at one time where the uplink is slow, or not known yet.
+const SLOTS_MIN: usize = 4;
+
+/// A part ends when its last byte is acknowledged; what the uplink sends meanwhile must be under way. In `docs/PERFORMANCE.md`'s
+/// harness a round trip is 60 ms with full queues, and a connection that was idle needs some of its time to come to its rate.
+const PIPELINE: Duration = Duration::from_millis(100);
+
 /// Receivers are at the same level if they differ by no more than one part in so many of the content.
 const LEVEL_SPREAD: u32 = 16;
 
@@ -22,16 +29,39 @@ struct Upload {
     connection: ConnectionId,
     number: PartNumber,
     since: Instant,
+    /// Its share of the time since then: uploads that are under way together divide it.
+    share: Duration,
     /// Nobody asked for it.
     pushed: bool,
+}
+
+/// What the uplink takes for one part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PartTime {
+    /// A moving mean, which waits for slow receivers too.
+    mean: Duration,
+    /// The least that the mean has been lately: what the uplink can do when it does not wait for them.
+    least: Duration,
+}
+
+impl PartTime {
+    fn after(before: Option<Self>, took: Duration) -> Self {
+        let Some(Self { mean, least }) = before else { return Self { mean: took, least: took } };
+        // One receiver that does not read must not hold up all the others.
+        let mean = (mean * 3 + took.min(mean * 2)) / 4;
+        // An uplink that became slower is found out after some hundred parts.
+        Self { mean, least: mean.min(least.saturating_add(least / 128)) }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Uploads {
     waiting: Vec<(ConnectionId, PartNumber)>,
     active: Vec<Upload>,
-    /// How long an upload takes, a moving mean; `None` before the first has ended.
-    duration: Option<Duration>,
+    /// `None` before the first upload of a part of the full length has ended.
+    part_time: Option<PartTime>,
+    /// When an upload last began or ended.
+    settled: Instant,
     limit: Option<BytesPerSecond>,
     part_count: u32,
     per_peer: usize,
@@ -50,7 +80,8 @@ impl Uploads {
         Self {
             waiting: Vec::new(),
             active: Vec::new(),
-            duration: None,
+            part_time: None,
+            settled: Instant::ZERO,
             limit: config.upload_limit,
             part_count,
             per_peer: config.queue_per_peer,
@@ -91,28 +122,57 @@ impl Uploads {
         self.waiting.len() != before
     }
 
-    pub(crate) fn ended(&mut self, now: Instant, connection: ConnectionId, number: PartNumber) {
+    /// Nobody can be sent this part any more: those who wait for it.
+    pub(crate) fn lost(&mut self, number: PartNumber) -> Vec<ConnectionId> {
+        self.waiting.extract_if(.., |(_, waits)| *waits == number).map(|(connection, _)| connection).collect()
+    }
+
+    /// An upload ended; only one of a whole part of the `full` length says how long a part takes.
+    pub(crate) fn ended(&mut self, now: Instant, connection: ConnectionId, number: PartNumber, full: bool) {
         let place = self.active.iter().position(|upload| (upload.connection, upload.number) == (connection, number));
-        if let Some(Upload { since, .. }) = place.map(|place| self.active.remove(place)) {
-            let took = now.since(since).min(STUCK_AFTER);
-            // One receiver that does not read must not hold up all the others.
-            self.duration = Some(self.duration.map_or(took, |mean| (mean * 3 + took.min(mean * 2)) / 4));
+        self.settle(now);
+        if let Some(Upload { share, .. }) = place.map(|place| self.active.remove(place))
+            && full
+        {
+            self.part_time = Some(PartTime::after(self.part_time, share.min(STUCK_AFTER)));
         }
+    }
+
+    /// Divides the time since the last upload began or ended among those that are under way.
+    fn settle(&mut self, now: Instant) {
+        let share = now.since(self.settled) / u32::try_from(self.active.len().max(1)).unwrap_or(u32::MAX);
+        self.active.iter_mut().for_each(|upload| upload.share += share);
+        self.settled = now;
+    }
+
+    fn begin(&mut self, now: Instant, connection: ConnectionId, number: PartNumber, pushed: bool) {
+        self.settle(now);
+        self.active.push(Upload { connection, number, since: now, share: Duration::ZERO, pushed });
+    }
+
+    /// How many parts are sent at one time: those that the uplink sends within [`PIPELINE`] and one more, at most as many as
+    /// the server allows. More would only make each part late.
+    pub(crate) fn slots(&self, most: usize) -> usize {
+        let parts = |time: PartTime| PIPELINE.as_micros().div_ceil(time.least.as_micros().max(1)).saturating_add(1);
+        let slots = usize::try_from(self.part_time.map_or(0, parts)).unwrap_or(most);
+        slots.max(SLOTS_MIN).min(most)
     }
 
     /// The first moment at which another upload may begin beside those that are under way.
     ///
     /// Parts that begin together end together: nobody has any of them soon, and then the uplink waits for all their
-    /// acknowledgements at once. So they begin one after the other, as far apart as they are in a full pipeline.
-    fn next_begin(&self, slots: usize) -> Option<Instant> {
+    /// acknowledgements at once. So they begin one after the other, a little closer than they are in a full pipeline, for a
+    /// time that is taken for too long would otherwise never be found out. What slow receivers take does not count.
+    fn next_begin(&self) -> Option<Instant> {
         let last = self.active.iter().map(|upload| upload.since).max()?;
-        match self.duration {
-            Some(duration) => Some(last + duration / u32::try_from(slots.max(1)).unwrap_or(u32::MAX)),
+        match self.part_time {
+            Some(PartTime { least, .. }) => Some(last + least * 3 / 4),
             None => (self.active.len() >= FIRST_UPLOADS).then_some(last + FIRST_PITCH),
         }
     }
 
-    pub(crate) fn forget(&mut self, connection: ConnectionId) {
+    pub(crate) fn forget(&mut self, now: Instant, connection: ConnectionId) {
+        self.settle(now);
         self.waiting.retain(|(other, _)| *other != connection);
         self.active.retain(|upload| upload.connection != connection);
     }
@@ -120,7 +180,7 @@ impl Uploads {
     /// Whether a request waits and may be answered now.
     pub(crate) fn may_begin(&self, now: Instant, slots: usize) -> bool {
         let alive = || self.active.iter().filter(|upload| now.since(upload.since) < STUCK_AFTER).count();
-        !self.waiting.is_empty() && alive() < slots && self.next_begin(slots).is_none_or(|at| now >= at)
+        !self.waiting.is_empty() && alive() < slots && self.next_begin().is_none_or(|at| now >= at)
     }
 
     /// How often this part is being sent now.
@@ -130,7 +190,7 @@ impl Uploads {
 
     /// Whether nothing waits and a part may be sent unasked.
     pub(crate) fn may_push(&self, now: Instant, slots: usize) -> bool {
-        self.waiting.is_empty() && self.active.len() < slots && self.next_begin(slots).is_none_or(|at| now >= at)
+        self.waiting.is_empty() && self.active.len() < slots && self.next_begin().is_none_or(|at| now >= at)
     }
 
     /// Takes a slot for a part that nobody asked for; gives the pace, as [`Self::next`] does.
@@ -141,7 +201,7 @@ impl Uploads {
         number: PartNumber,
         slots: usize,
     ) -> Option<BytesPerSecond> {
-        self.active.push(Upload { connection, number, since: now, pushed: true });
+        self.begin(now, connection, number, true);
         self.pace(slots)
     }
 
@@ -180,7 +240,7 @@ impl Uploads {
         };
         let (place, _) = self.waiting.iter().enumerate().min_by_key(|(_, (id, number))| key(*id, *number))?;
         let (connection, number) = self.waiting.remove(place);
-        self.active.push(Upload { connection, number, since: now, pushed: false });
+        self.begin(now, connection, number, false);
         Some((connection, number, self.pace(slots)))
     }
 
@@ -190,7 +250,7 @@ impl Uploads {
             return None;
         }
         let stuck = self.active.iter().map(|upload| upload.since + STUCK_AFTER);
-        let next = (self.active.len() < slots).then(|| self.next_begin(slots)).flatten();
+        let next = (self.active.len() < slots).then(|| self.next_begin()).flatten();
         stuck.chain(next).filter(|at| *at > now).min()
     }
 
@@ -232,7 +292,7 @@ mod tests {
         let held = |connection| (false, if connection == A { 10 } else { 2 });
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, common, &mut in_order), Some((B, part(3), None)));
         assert_eq!(queue.next(Instant::ZERO, 1, false, held, common, &mut in_order), None, "one slot");
-        queue.ended(Instant::ZERO, B, part(3));
+        queue.ended(Instant::ZERO, B, part(3), true);
         assert_eq!(
             queue.next(Instant::ZERO, 1, false, held, common, &mut in_order),
             Some((A, part(1), None)),
@@ -281,7 +341,7 @@ mod tests {
         queue.admit(B, part(2), 1);
         assert_eq!(queue.next(Instant::ZERO, 1, false, |_| (false, 0), common, &mut in_order), None);
         assert!(!queue.may_push(Instant::ZERO, 2), "somebody asks");
-        queue.ended(Instant::ZERO, A, part(1));
+        queue.ended(Instant::ZERO, A, part(1), true);
         assert!(queue.next(Instant::ZERO, 1, false, |_| (false, 0), common, &mut in_order).is_some());
     }
 
@@ -334,14 +394,42 @@ mod tests {
         assert_eq!(begun(&mut queue, at(0)), Some(part(1)), "two, as long as nothing is known");
         assert_eq!(begun(&mut queue, at(0)), None);
         assert_eq!(queue.wake_at(at(0), 4, false), Some(at(500)));
-        queue.ended(at(100), A, part(0));
-        assert_eq!(begun(&mut queue, at(100)), Some(part(2)), "an upload takes 100 ms");
-        assert_eq!(begun(&mut queue, at(124)), None);
-        assert_eq!(queue.wake_at(at(124), 4, false), Some(at(125)), "a quarter of that later");
-        assert_eq!(begun(&mut queue, at(125)), Some(part(3)));
-        queue.forget(A);
+        queue.ended(at(100), A, part(0), true);
+        assert_eq!(begun(&mut queue, at(100)), Some(part(2)), "two that divided 100 ms: 50 ms for a part");
+        assert_eq!(begun(&mut queue, at(137)), None);
+        let due = at(137) + Duration::from_micros(500);
+        assert_eq!(queue.wake_at(at(137), 4, false), Some(due), "three quarters of that");
+        assert_eq!(begun(&mut queue, at(138)), Some(part(3)));
+        queue.forget(at(138), A);
         queue.admit(B, part(9), 1);
-        assert_eq!(begun(&mut queue, at(126)), Some(part(9)), "nothing is under way, so nothing is waited for");
+        assert_eq!(begun(&mut queue, at(139)), Some(part(9)), "nothing is under way, so nothing is waited for");
+    }
+
+    #[test]
+    fn as_many_uploads_as_keep_the_uplink_busy() {
+        let mut queue = uploads(&Config::default());
+        let mut now = Instant::ZERO;
+        let mut sent_in = |queue: &mut Uploads, millis| {
+            queue.push(now, A, part(0), 4);
+            now += Duration::from_millis(millis);
+            queue.ended(now, A, part(0), true);
+            queue.slots(16)
+        };
+        assert_eq!((queue.slots(16), queue.slots(2)), (4, 2), "nothing is known");
+        assert_eq!(sent_in(&mut queue, 100), 4, "a slow uplink");
+        let fast: Vec<usize> = (0..20).map(|_| sent_in(&mut queue, 10)).collect();
+        assert_eq!(
+            (fast.last(), sent_in(&mut queue, 400)),
+            (Some(&11), 11),
+            "a slow receiver is not the uplink: {fast:?}"
+        );
+        let slower: Vec<usize> = (0..500).map(|_| sent_in(&mut queue, 20)).collect();
+        assert_eq!(slower.last(), Some(&7), "an uplink that became slower is found out");
+        assert_eq!((0..40).map(|_| sent_in(&mut queue, 0)).last(), Some(16), "as many as are allowed");
+        let before = queue.part_time;
+        queue.push(now, A, part(0), 4);
+        queue.ended(now, A, part(0), false);
+        assert_eq!(queue.part_time, before, "what is given up at once, or is short, teaches nothing");
     }
 
     #[test]

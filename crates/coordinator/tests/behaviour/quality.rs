@@ -203,9 +203,9 @@ fn a_poor_uplink_serves_one_receiver() {
         let newcomer = Newcomer { rate_limit, ..Newcomer::new(client) };
         welcome(&story.join(client.into(), &newcomer)).limits.uploads_max
     };
-    assert_eq!(uploads(1, None), 4);
+    assert_eq!(uploads(1, None), 16);
     assert_eq!(uploads(2, Some(100_000)), 1);
-    assert_eq!(uploads(3, Some(1_000_000)), 4);
+    assert_eq!(uploads(3, Some(1_000_000)), 16);
     // It offered much and sends little.
     let mut report = |sent_bytes, loss_permille| {
         story.now += Duration::from_secs(1);
@@ -218,13 +218,13 @@ fn a_poor_uplink_serves_one_receiver() {
     };
     assert_eq!(report(40_000, None), Some(1));
     assert_eq!(report(40_000, None), None, "it knows");
-    assert_eq!(report(400_000, None), Some(4));
+    assert_eq!(report(400_000, None), Some(16));
     assert_eq!(report(400_000, Some(50)), None, "a twentieth of its packets is lost, and it is fast enough");
     // The most that it was seen to send fades slowly, from 400,000 to 240,000 in eight reports and more.
     let slower: Vec<_> = (0..12).filter_map(|_| report(130_000, Some(50))).collect();
     assert_eq!(slower, [1], "half of that is poor");
     assert_eq!(report(130_000, None), None, "it sent too little to tell");
-    assert_eq!(report(130_000, Some(10)), Some(4));
+    assert_eq!(report(130_000, Some(10)), Some(16));
 }
 
 #[test]
@@ -239,5 +239,5 @@ fn who_offers_too_little_for_a_part_in_time_is_given_to_nobody() {
     // A part of 64 KiB in 10 s are 6,553.6 bytes per second.
     assert_eq!(joined(1, 6_553), (0, 0));
     assert_eq!(joined(2, 6_554), (1, 0), "the first is no peer");
-    assert_eq!(joined(3, 1_000_000), (4, 1));
+    assert_eq!(joined(3, 1_000_000), (16, 1));
 }

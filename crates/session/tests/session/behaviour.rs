@@ -5,8 +5,8 @@ use hybrid_manifest::{PartNumber, VerifiedPart, VerifyError};
 use hybrid_session::{Config, ConnectionId, Event, Input, Output, PartFailure, PartSource, Session};
 use hybrid_units::{Duration, Instant, Mode};
 use hybrid_wire::address::AddressPolicy;
-use hybrid_wire::control::{ByeCode, ClientMessage, ServerMessage, Welcome};
-use hybrid_wire::peer::{Have, Hello, PeerMessage};
+use hybrid_wire::control::{ByeCode, ClientMessage, ServerMessage, Want, Welcome};
+use hybrid_wire::peer::{Have, Hello, PartReply, PeerMessage};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerLimits, SessionToken, Source};
 
 struct Story {
@@ -665,4 +665,34 @@ fn a_report_tells_of_the_links_and_of_the_player() {
     let playing = |secs, ran_dry| Input::Playing { buffer: Duration::from_secs(secs), ran_dry };
     assert_eq!(report_after(vec![playing(4, false), playing(0, true)]), (Some(23), None, Some(0), 1));
     assert_eq!(report_after(vec![playing(7, false)]), (Some(23), None, Some(7_000), 0));
+}
+
+#[test]
+fn a_lost_part_is_refused_to_those_who_wait_for_it() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::ClientServer, &[]);
+    let (first, lost) = (PartNumber::new(0), PartNumber::new(1));
+    story.store(PartSource::Server, first);
+    story.store(PartSource::Server, lost);
+    let connection = ConnectionId(1);
+    story.connect_holding(1, 2, &[]);
+    // The only upload that is allowed is under way, and the second request waits for it.
+    story.tell(Input::PartRequested { connection, number: first });
+    story.tell(Input::PartRequested { connection, number: lost });
+    let outputs = story.tell(Input::StoreLost { number: lost });
+    let refused = |output: &Output| matches!(output, Output::RefuseRequest { number, reply: PartReply::Gone, .. } if *number == lost);
+    assert!(outputs.iter().any(refused), "{outputs:?}");
+}
+
+#[test]
+fn who_plays_from_beyond_the_end_gets_parts_in_any_order() {
+    for beyond in [PARTS, PARTS + 1, 2 * PARTS + 1, u32::MAX] {
+        let mut asked = Story::with(true, |config| config.want = Want::PlayFrom(beyond));
+        asked.welcome(Mode::PeerToPeer, &[]);
+        assert_eq!(requests(&asked.connect(1, 2)).len(), 1, "wants to play from {beyond}");
+        let mut moved = Story::new(true);
+        moved.welcome(Mode::PeerToPeer, &[]);
+        moved.tell(Input::Seek { number: PartNumber::new(beyond) });
+        assert_eq!(requests(&moved.connect(1, 2)).len(), 1, "moved to {beyond}");
+    }
 }
