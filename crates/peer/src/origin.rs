@@ -11,7 +11,7 @@ use hybrid_units::UnixTime;
 use hybrid_wire::control::ServerMessage;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// A content's server and what it says the content is.
 pub(crate) struct Origin {
@@ -49,7 +49,15 @@ impl Origin {
             Err(error) if error.is_retryable() => {
                 let Some((content, server)) = known else { return Err(error.into()) };
                 let Some(bytes) = cache.manifest(content)? else { return Err(error.into()) };
-                let manifest = decode(&bytes, &server, cache, config)?;
+                let manifest = match decode(&bytes, &server, cache, config) {
+                    Ok(manifest) => manifest,
+                    // Told as it is, a damaged key would be a server that changed its key, and its pin be removed for it.
+                    Err(reason @ (GetError::Manifest(_) | GetError::KeyChanged { .. })) => {
+                        warn!(%reason, "the manifest in the cache cannot be used");
+                        return Err(error.into());
+                    }
+                    Err(failed) => return Err(failed),
+                };
                 manifest.manifest().check_time(unix_now())?;
                 let client = ServerClient::new(server.parse()?, &config.tls_trust, ClientConfig::default())?;
                 info!(%error, "the server is away; its last manifest is used");

@@ -385,6 +385,47 @@ async fn the_cache_does_without_the_server() {
     assert!(matches!(error, GetError::Fetch(FetchError::Connect { .. })), "{error:?}");
 }
 
+/// One bit of the manifest that is kept: it counts as none, and the server is not blamed for it.
+#[tokio::test]
+async fn a_flipped_bit_in_the_kept_manifest() {
+    let seed: u8 = std::env::var("HYBRID_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(23);
+    let folder = TempDir::new().unwrap();
+    let cache = folder.path().join("cache");
+    let peer = peer(&cache).await;
+    let server = Server::start(Wanted::default());
+    let url = server.url();
+    let mut download = peer.get(&url).await.unwrap();
+    complete(&mut download).await;
+    let path = cache.join(download.manifest().content().to_string()).join("manifest");
+    download.close().await;
+    let sound = std::fs::read(&path).unwrap();
+    let flip = |at: usize| {
+        let mut damaged = sound.clone();
+        damaged[at / 8] ^= 1 << (at % 8);
+        std::fs::write(&path, damaged).unwrap();
+    };
+    flip(sound.len() * 4);
+    let mut download = peer.get(&url).await.unwrap();
+    complete(&mut download).await;
+    download.close().await;
+    assert_eq!(std::fs::read(&path).unwrap(), sound, "a server that is there gives it again");
+
+    server.stop().await;
+    let mut chances = blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof();
+    for round in 0..250 {
+        let mut chance = [0; 4];
+        chances.fill(&mut chance);
+        let at = u32::from_le_bytes(chance) as usize % (sound.len() * 8);
+        flip(at);
+        let got = peer.get(&url).await.map(drop);
+        let replay = format!("HYBRID_SEED={seed}, round {round}: bit {at}");
+        assert!(matches!(got, Err(GetError::Fetch(FetchError::Connect { .. }))), "{replay}: {got:?}");
+    }
+    std::fs::write(&path, &sound).unwrap();
+    let mut download = peer.get(&url).await.unwrap();
+    complete(&mut download).await;
+}
+
 #[tokio::test]
 async fn a_server_that_comes_back_is_joined_again() {
     let folder = TempDir::new().unwrap();

@@ -29,7 +29,9 @@ pub enum ParseAmountError {
     )]
     Rate(String),
     /// A rate of nothing, where something must flow.
-    #[error("a rate of zero would never send anything: leave the option away for no limit")]
+    #[error(
+        "a rate of zero would never send anything: write a greater one, or leave it away where that means no limit"
+    )]
     ZeroRate,
 }
 

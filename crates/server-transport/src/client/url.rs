@@ -2,6 +2,8 @@
 
 use http::Uri;
 use std::fmt;
+use std::net::Ipv6Addr;
+use std::num::NonZero;
 use std::str::FromStr;
 
 /// Where a service is: scheme, host and port, and the path under which its host has mounted it.
@@ -23,10 +25,10 @@ pub enum UrlError {
     #[error("only http and https URLs can be fetched")]
     Scheme,
     /// `user:password@`.
-    #[error("a URL with a user name or password is not taken")]
+    #[error("a URL with a user name or password is not taken: leave it away")]
     UserInfo,
-    /// Port 0.
-    #[error("port 0 cannot be connected to")]
+    /// A port that is none.
+    #[error("a port is a number from 1 to 65535")]
     Port,
     /// Longer than [`ServerUrl::MAX_BYTES`].
     #[error("the URL is longer than {} characters", ServerUrl::MAX_BYTES)]
@@ -34,6 +36,31 @@ pub enum UrlError {
     /// `#…`.
     #[error("a URL with a fragment ('#…') names a place in a content; leave it away")]
     Fragment,
+    /// Blanks, or letters beyond ASCII.
+    #[error("a URL is written in ASCII without blanks: others as %20 in the path, as punycode (xn--…) in the host")]
+    Characters,
+}
+
+/// `HOST[:PORT]`.
+fn check_authority(authority: &str) -> Result<(), UrlError> {
+    if authority.contains('@') {
+        return Err(UrlError::UserInfo);
+    }
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').ok_or(UrlError::Invalid)?;
+            host.parse::<Ipv6Addr>().map_err(|_| UrlError::Invalid)?;
+            (host, port)
+        }
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    match port.strip_prefix(':') {
+        _ if host.is_empty() => Err(UrlError::Invalid),
+        // The parser of numbers takes a sign.
+        Some(port) if port.starts_with('+') || port.parse::<NonZero<u16>>().is_err() => Err(UrlError::Port),
+        None if !port.is_empty() => Err(UrlError::Invalid),
+        _ => Ok(()),
+    }
 }
 
 impl ServerUrl {
@@ -51,27 +78,21 @@ impl ServerUrl {
         if url.contains('#') {
             return Err(UrlError::Fragment);
         }
+        let (scheme, rest) = url.split_once("://").ok_or(UrlError::Invalid)?;
+        let secure = scheme.eq_ignore_ascii_case("https");
+        if !secure && !scheme.eq_ignore_ascii_case("http") {
+            return Err(UrlError::Scheme);
+        }
+        if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UrlError::Characters);
+        }
+        check_authority(rest.split(['/', '?']).next().unwrap_or_default())?;
         let uri: Uri = url.parse().map_err(|_| UrlError::Invalid)?;
-        let secure = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            Some(_) => return Err(UrlError::Scheme),
-            None => return Err(UrlError::Invalid),
-        };
         let authority = uri.authority().ok_or(UrlError::Invalid)?;
-        if authority.as_str().contains('@') {
-            return Err(UrlError::UserInfo);
-        }
-        let port = authority.as_str().strip_prefix(authority.host()).ok_or(UrlError::Invalid)?;
-        match port.strip_prefix(':').map(str::parse::<u16>) {
-            _ if authority.host().is_empty() => return Err(UrlError::Invalid),
-            Some(Ok(0)) => return Err(UrlError::Port),
-            Some(Err(_)) => return Err(UrlError::Invalid),
-            Some(Ok(_)) | None => {}
-        }
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        // As both together they begin with the question mark if there is no path.
+        let target = uri.query().map_or_else(|| uri.path().to_owned(), |query| format!("{}?{query}", uri.path()));
         let server = Self { secure, authority: authority.as_str().to_ascii_lowercase(), base_path: String::new() };
-        Ok((server, target.to_owned()))
+        Ok((server, target))
     }
 
     /// The same server with the service mounted at another path.
@@ -152,6 +173,8 @@ mod tests {
         for (text, host, port, target) in [
             ("http://localhost:8080/a/b?c=d", "localhost", 8080, "/a/b?c=d"),
             ("https://Example.org", "example.org", 443, "/"),
+            ("http://[::1]:80?a", "::1", 80, "/?a"),
+            ("http://h?", "h", 80, "/?"),
             ("http://127.0.0.1/x%20y", "127.0.0.1", 80, "/x%20y"),
             ("http://[::1]:81/x", "::1", 81, "/x"),
             ("http://[::1]/x", "::1", 80, "/x"),
@@ -172,7 +195,20 @@ mod tests {
             ("localhost/x", UrlError::Invalid),
             ("/x", UrlError::Invalid),
             ("http://", UrlError::Invalid),
-            ("http://h:99999/", UrlError::Invalid),
+            ("http://h:99999/", UrlError::Port),
+            ("http://h:/", UrlError::Port),
+            ("http://h:+80/", UrlError::Port),
+            ("http://h:8o/", UrlError::Port),
+            ("http:///x", UrlError::Invalid),
+            ("http://:80/", UrlError::Invalid),
+            ("http://::1/", UrlError::Invalid),
+            ("http://[::1/", UrlError::Invalid),
+            ("http://[::1]x/", UrlError::Invalid),
+            ("http://[host]/", UrlError::Invalid),
+            ("http://h\\x/", UrlError::Invalid),
+            ("http://h h/", UrlError::Characters),
+            ("http://h/\u{e9}", UrlError::Characters),
+            ("http://h/\n", UrlError::Characters),
             ("ftp://h/x", UrlError::Scheme),
             ("http://u:p@h/x", UrlError::UserInfo),
             ("http://u@h/x", UrlError::UserInfo),
