@@ -72,4 +72,6 @@ pub use identity::{Identity, IdentityError};
 pub use request::{PartAnswer, PushedPart, Responder};
 
 #[cfg(test)]
+mod amplification;
+#[cfg(test)]
 mod tests;
