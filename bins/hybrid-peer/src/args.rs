@@ -140,23 +140,4 @@ mod tests {
         assert_eq!(get.upload_limit, Some(BytesPerSecond::new(2_500_000)));
         assert_eq!((get.allow_peers.len(), get.tls.tls_ca.len()), (2, 2));
     }
-
-    #[test]
-    fn what_is_refused() {
-        for line in [
-            "get",
-            "get http://h/x --stay 30",
-            "get http://h/x --stay soon",
-            "get http://h/x --upload-limit 0",
-            "get http://h/x --upload-limit 1M --no-upload",
-            "get http://h/x --upload-limit 1M --upload-limit 2M",
-            "get http://h/x --allow-peers everyone",
-            "get http://h/x --listen 80",
-            "get http://h/x --stya 1m",
-            "fetch http://h/x",
-        ] {
-            let words = std::iter::once("hybrid-peer").chain(line.split_whitespace());
-            assert!(Args::try_parse_from(words).is_err(), "{line}");
-        }
-    }
 }

@@ -29,6 +29,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Default, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(crate) struct Serve {
     /// The folder; hidden files and links that lead outside are not served
     #[arg(value_name = "DIR", required_unless_present = "config")]
@@ -130,13 +131,14 @@ pub(crate) struct Prepare {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub(crate) struct Plan {
     /// What the server can send: 100M (bits per second), 12.5MB/s
     #[arg(long, value_name = "RATE")]
     pub(crate) uplink: BytesPerSecond,
 
     /// How many watch
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>)]
     pub(crate) viewers: u32,
 
     /// The rate of the media
@@ -176,11 +178,11 @@ pub(crate) struct Plan {
     pub(crate) egress_policy: Egress,
 
     /// All randomness comes from it: the same seed, the same answer
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole_number::<u64>)]
     pub(crate) seed: u64,
 
     /// How many of the viewers are simulated, the server's uplink in proportion [default: as many as take some seconds]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>)]
     pub(crate) simulate: Option<u32>,
 
     /// One JSON object on one line instead of a table
@@ -217,6 +219,19 @@ impl FromStr for PerSecond {
     }
 }
 
+/// Digits alone; the bounds that mean something are the command's.
+fn whole_number<T: FromStr>(text: &str) -> Result<T, String> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if plain { text.parse().ok() } else { None };
+    number.ok_or_else(|| {
+        let bits = 8 * size_of::<T>();
+        format!(
+            "'{}' is no whole number of at most {bits} bits: write digits alone, such as 5000",
+            text.escape_default()
+        )
+    })
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|error| error.to_string())
 }
@@ -236,7 +251,7 @@ impl FromStr for Direct {
         match text.parse() {
             _ if text == "auto" => Ok(Self::Auto),
             Ok(count) if plain => Ok(Self::Fixed(count)),
-            _ => Err(format!("'{}' is neither auto nor a number of clients", text.escape_default())),
+            _ => Err(format!("'{}' is neither auto nor a number of clients, 0 to {}", text.escape_default(), u32::MAX)),
         }
     }
 }

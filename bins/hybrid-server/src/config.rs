@@ -1,6 +1,7 @@
 //! The settings file: TOML in which an unknown key is an error, and each error names its line.
 
 use crate::args::{Direct, Egress, listen_address};
+use crate::connections::Connections;
 use crate::failure::Failure;
 use hybrid_origin::Prefix;
 use hybrid_units::{ByteCount, BytesPerSecond, parse_duration};
@@ -16,6 +17,16 @@ use std::time::Duration;
 /// A settings file has some kilobytes; more is not one.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// What the parser calls things, and what those who write settings do.
+const RUST_WORDS: &[(&str, &str)] = &[
+    ("expected a sequence", "expected a list in brackets"),
+    ("expected a map", "expected a table"),
+    ("expected path string", "expected a path in quotes"),
+    ("expected a string", "expected text in quotes"),
+    ("expected f64", "expected a number"),
+    ("expected a nonzero u32", "expected a whole number from 1 to 4294967295"),
+];
+
 /// What a file may say. The first test below has every key.
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,6 +40,7 @@ pub(crate) struct File {
     pub(crate) allow_peers: Vec<Parsed<Prefix>>,
     pub(crate) cache: Option<Parsed<ByteCount>>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) connections: Connections,
     pub(crate) thresholds: Thresholds,
     pub(crate) classes: BTreeMap<String, Class>,
     pub(crate) rules: Vec<Rule>,
@@ -36,7 +48,7 @@ pub(crate) struct File {
 
 /// What a class of contents has of its own; the rest is as it is without classes.
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table such as [classes.films]")]
 pub(crate) struct Class {
     pub(crate) direct_clients: Option<DirectValue>,
     pub(crate) egress_policy: Option<Parsed<Egress>>,
@@ -49,7 +61,7 @@ pub(crate) struct Class {
 
 /// Which contents are of a class: all that is given must fit.
 #[derive(Debug, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table that begins with [[rules]]")]
 pub(crate) struct Rule {
     pub(crate) media_type: Option<String>,
     pub(crate) path: Option<String>,
@@ -57,7 +69,7 @@ pub(crate) struct Rule {
 }
 
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table that begins with [tls]")]
 pub(crate) struct Tls {
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
@@ -65,7 +77,7 @@ pub(crate) struct Tls {
 }
 
 #[derive(Debug, Default, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a table that begins with [thresholds]")]
 pub(crate) struct Thresholds {
     pub(crate) egress: Option<Marks>,
     pub(crate) cpu: Option<Marks>,
@@ -79,7 +91,7 @@ pub(crate) struct Thresholds {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{ low = NUMBER, high = NUMBER }")]
 pub(crate) struct Marks {
     pub(crate) low: f64,
     pub(crate) high: f64,
@@ -137,8 +149,8 @@ impl<'de> Deserialize<'de> for DirectValue {
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<DirectValue, E> {
-                let count =
-                    u32::try_from(number).map_err(|_| E::custom(format!("{number} is no number of clients")))?;
+                let count = u32::try_from(number)
+                    .map_err(|_| E::custom(format!("{number} is no number of clients, 0 to {}", u32::MAX)))?;
                 Ok(DirectValue(Direct::Fixed(count)))
             }
         }
@@ -164,14 +176,15 @@ impl File {
     }
 
     /// The settings, or what is wrong with the text in which line and column.
-    fn parse(text: &str) -> Result<Self, (usize, usize, String)> {
+    pub(crate) fn parse(text: &str) -> Result<Self, (usize, usize, String)> {
         let text = text.trim_start_matches('\u{feff}');
         toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let before = text.get(..at).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            (line, column, error.message().split_whitespace().collect::<Vec<_>>().join(" "))
+            let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+            (line, column, RUST_WORDS.iter().fold(message, |text, (rust, plain)| text.replace(rust, plain)))
         })
     }
 }
@@ -185,6 +198,7 @@ mod tests {
         let text = "\u{feff}folder = \"public\"\r\nlisten = [\"0.0.0.0:80\", \"[::]:80\"]\r\nstate = \"/var/lib/x\"\n\
                     direct_clients = 100\negress_limit = \"100M\"\nallow_peers = [\"10.0.0.0/8\"]\ncache = \"1GiB\"\n\
                     [tls]\ncert = \"a\"\nkey = \"b\"\nself_signed = false\n\
+                    [connections]\nmax = 1000\nmax_per_address = 64\nfirst_request = \"10s\"\nidle = \"60s\"\nstall = \"30s\"\n\
                     [thresholds]\negress = { low = 0.6, high = 0.9 }\ncpu = { low = 0.5, high = 0.8 }\n\
                     enter_after = \"5s\"\nleave_after = \"1m\"\ndwell = \"30s\"\nrequired_rate = \"1MB/s\"\n\
                     start_up = \"2s\"\npauses_per_minute = 0.5\ncontrol_share = 0.05\n\
@@ -208,10 +222,10 @@ mod tests {
             ("folder = \"x\"\n\n[tls]\ncerd = \"x\"", 4, 1, "unknown field `cerd`"),
             ("folder = \"x\"\nfolder = \"y\"", 2, 1, "duplicate key"),
             ("listen = [\"80\"]", 1, 10, "'80' is no address to listen on"),
-            ("listen = \"0.0.0.0:80\"", 1, 10, "expected a sequence"),
+            ("listen = \"0.0.0.0:80\"", 1, 10, "expected a list in brackets"),
             ("\negress_limit = \"0M\"", 2, 16, "a rate of zero"),
             ("egress_policy = \"slow\"", 1, 17, "'slow' is neither fast nor thrifty"),
-            ("egress_limit = 5", 1, 16, "expected a string"),
+            ("egress_limit = 5", 1, 16, "expected text in quotes"),
             ("allow_peers = [\"10.0.0.1/8\"]", 1, 15, "10.0.0.0/8"),
             ("direct_clients = -1", 1, 18, "-1 is no number of clients"),
             ("direct_clients = 1.5", 1, 18, "expected \"auto\" or a number"),

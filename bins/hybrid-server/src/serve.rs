@@ -4,7 +4,7 @@ use crate::args::Serve;
 use crate::failure::Failure;
 use crate::print_line;
 use crate::settings::{Settings, Tls};
-use hybrid_origin::{Identity, Origin, ServerConfig, StateFolder, TlsIdentity};
+use hybrid_origin::{Identity, Origin, StateFolder, TlsIdentity};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         print_line(&format!("listening on {scheme}://{address}"))?;
     }
     tracing::info!(folder = %settings.folder.display(), server_key = %origin.server_key(), "serving");
-    let mut config = ServerConfig::default();
+    let mut config = settings.server;
     config.tls = tls;
     let (wait, swarms) = (settings.wait_for_swarm, origin.clone());
     let shutdown = async move {
@@ -145,7 +145,7 @@ fn tls_identity(settings: &Settings, state: Option<&StateFolder>) -> Result<Opti
     match (&settings.tls, state) {
         (Tls::Files { cert, key }, _) => {
             let read = |path: &PathBuf| {
-                std::fs::read(path).map_err(|error| Failure::tls(format!("{}: {error}", path.display())))
+                std::fs::read(path).map_err(|error| Failure::tls(format!("cannot read {}: {error}", path.display())))
             };
             let identity = TlsIdentity::from_pem(&read(cert)?, &read(key)?);
             identity.map(Some).map_err(|error| Failure::tls(error.to_string()))

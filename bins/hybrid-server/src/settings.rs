@@ -3,7 +3,9 @@
 use crate::args::{Direct, Egress, Serve};
 use crate::config::{self, File, Marks, Parsed};
 use crate::failure::Failure;
-use hybrid_origin::{AddressPolicy, Class, ClassConfig, Config, DirectClients, EgressPolicy, PartPolicy, Prefix, Rule};
+use hybrid_origin::{
+    AddressPolicy, Class, ClassConfig, Config, DirectClients, EgressPolicy, PartPolicy, Prefix, Rule, ServerConfig,
+};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) tls: Tls,
     pub(crate) wait_for_swarm: Option<Duration>,
     pub(crate) origin: Config,
+    pub(crate) server: ServerConfig,
 }
 
 /// How connections are encrypted.
@@ -38,8 +41,15 @@ impl Settings {
         Self::merge(args, file, environment)
     }
 
+    /// The text of a settings file without flags, and what can be checked without a server.
+    pub(crate) fn check_text(text: &str) -> Result<(), Failure> {
+        let file = File::parse(text)
+            .map_err(|(line, column, message)| Failure::config(format!("settings:{line}:{column}: {message}")))?;
+        Self::merge(Serve::default(), file, |_| Some(PathBuf::from("/home"))).map(drop)
+    }
+
     fn merge(args: Serve, file: File, environment: impl Fn(&str) -> Option<PathBuf>) -> Result<Self, Failure> {
-        let folder = args.folder.or(file.folder);
+        let folder = args.folder.or(file.folder).filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.ok_or_else(|| {
             Failure::config("no folder to serve")
                 .hint("name it on the command line, or as `folder` in the settings file")
@@ -66,6 +76,7 @@ impl Settings {
                 _ => return Err(Failure::config("tls: cert and key belong together; one of them is missing")),
             },
         };
+        let server = file.connections.server_config()?;
         let mut origin = Config::default();
         origin.egress_limit = args.egress_limit.or(file.egress_limit.map(|rate| rate.0));
         if let Some(Parsed(cache)) = file.cache {
@@ -99,7 +110,7 @@ impl Settings {
         qos.stalls_per_minute = thresholds.pauses_per_minute.unwrap_or(qos.stalls_per_minute);
         qos.control_share = thresholds.control_share.unwrap_or(qos.control_share);
         put_classes(&mut origin, file.classes, file.rules)?;
-        Ok(Self { folder, listen, state, tls, wait_for_swarm: args.wait_for_swarm, origin })
+        Ok(Self { folder, listen, state, tls, wait_for_swarm: args.wait_for_swarm, origin, server })
     }
 
     /// The keys may not lie where everybody can fetch them. Both paths are as the system resolves them.
@@ -159,6 +170,9 @@ fn put_classes(
             Egress::Thrifty => EgressPolicy::Thrifty,
         });
     }
+    for rule in &rules {
+        check_rule(rule)?;
+    }
     let own = rules.into_iter().map(|rule| {
         let mut own = Rule::path("**", rule.class);
         (own.media_type, own.path) = (rule.media_type, rule.path);
@@ -167,6 +181,21 @@ fn put_classes(
     let own: Vec<Rule> = own.collect();
     origin.rules.splice(0..0, own);
     Ok(())
+}
+
+/// A rule that can fit nothing is a slip of the pen.
+fn check_rule(rule: &config::Rule) -> Result<(), Failure> {
+    match (&rule.path, &rule.media_type) {
+        (Some(path), _) if !path.starts_with(['/', '*']) => {
+            Err(Failure::config(format!("rules: the path '{path}' fits nothing, because paths begin with /"))
+                .hint(format!("write '/{path}', or '**/{path}' for any folder")))
+        }
+        (_, Some(media_type)) if !media_type.contains('/') => {
+            Err(Failure::config(format!("rules: '{media_type}' is no media type"))
+                .hint("write video/mp4, or video/* for all of a kind"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The first of several lists that says anything.

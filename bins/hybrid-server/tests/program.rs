@@ -235,7 +235,7 @@ fn prepares_a_file() {
     let (file, state) = (outer.path().join("empty file"), outer.path().join("state"));
     std::fs::write(&file, "").unwrap();
     let output = run(&["prepare", text(&file)]);
-    let expected = format!("{EMPTY}  {}\npart length  65536 bytes\nparts  0\n", file.display());
+    let expected = format!("{EMPTY}  {}\npart length  32768 bytes\nparts  0\n", file.display());
     assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
     let manifest = outer.path().join("manifest");
     let arguments = ["prepare", text(&file), "--json", "-o", text(&manifest), "--state", text(&state)];
