@@ -2,6 +2,7 @@
 //!
 //! Every wait polls with a deadline; ports are chosen by the system; a failure shows what the programs printed.
 
+pub mod badclient;
 pub mod badpeer;
 pub mod hardship;
 pub mod link;

@@ -4,6 +4,7 @@ use crate::link::Link;
 use crate::{binaries, poll};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -161,6 +162,25 @@ impl ServerProcess {
     /// The URL of a content.
     pub fn url(&self, path: &str) -> String {
         format!("{}/{path}", self.address.trim_end_matches('/'))
+    }
+
+    /// Where it listens.
+    ///
+    /// # Panics
+    /// When it said something else than an address.
+    pub fn socket_address(&self) -> SocketAddr {
+        let (_, address) = self.address.split_once("://").expect("it prints a URL");
+        address.trim_end_matches('/').parse().expect("it prints an address")
+    }
+
+    /// How many sockets it has open.
+    ///
+    /// # Panics
+    /// When the process is gone.
+    pub fn open_sockets(&self) -> usize {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.running.child.id())).expect("the process is there");
+        let is_socket = |path: &PathBuf| path.to_string_lossy().starts_with("socket:");
+        open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok()).filter(is_socket).count()
     }
 
     /// What it printed, for messages.
