@@ -4,7 +4,7 @@
 //! The tests come last, and the runner's closing lines are the last lines of the output, after our summary.
 
 use crate::workspace::{cargo, output, root};
-use crate::{layers, no_arguments};
+use crate::{fuzz, layers, no_arguments};
 use anyhow::{Context, bail};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     run.step("layers", || layers::run(&[]).map(|()| Outcome::Passed));
     run.step("wasm", wasm);
     run.step("dependencies", dependencies);
+    run.step("fuzzing", || Ok(fuzz::in_ci()?.map_or(Outcome::Passed, Outcome::Skipped)));
     run.step("doc tests", || passes(&mut checked(["test", "--doc", "--workspace"])));
     let mut closing_lines = Vec::new();
     run.step("tests", || tests(&mut closing_lines));

@@ -8,6 +8,7 @@ mod arena;
 mod bench;
 mod ci;
 mod demo;
+mod fuzz;
 mod layers;
 #[cfg(test)]
 mod lock;
@@ -25,8 +26,9 @@ type Command = (&'static str, &'static str, fn(&[String]) -> anyhow::Result<()>)
 const COMMANDS: &[Command] = &[
     ("arena", "Race plain HTTP and ours over shaped links in network namespaces (root)", arena::run),
     ("bench", "Measure what the programs cost against yardsticks: bench [--quick] [NAME…]", bench::run),
-    ("ci", "Run every check, as CI does: format, lints, docs, layers, wasm, dependencies, tests", ci::run),
+    ("ci", "Run every check, as CI does: format, lints, docs, layers, wasm, dependencies, fuzzing, tests", ci::run),
     ("demo", "Show one server and 12 peers sharing a file on this machine: demo [FILE]", demo::run),
+    ("fuzz", "Fuzz every decoder and both brains, or one: fuzz [TARGET [ARGUMENT OF libFuzzer…]]", fuzz::run),
     ("layers", "Check which crate may know which, and that the pure ones stay pure", layers::run),
     ("sim", "Play a crowd of clients with the real brains on a virtual network: sim [--help]", sim::run),
 ];
