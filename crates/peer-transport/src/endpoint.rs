@@ -107,7 +107,7 @@ impl Endpoint {
         let slot = self.0.gate.reserve(to.address.ip()).ok_or(DialError::TooMany)?;
         let hello = encode_peer(&PeerMessage::Hello(hello))?;
         let pin = self.0.credentials.pin(to.peer);
-        let connecting = self.connecting(to, pin.clone())?;
+        let connecting = self.connecting(to.address, pin.clone())?;
         let established = timeout(self.0.config.handshake_deadline, async {
             let quic = connecting.await.map_err(|error| match pin.impostor() {
                 Some(got) => DialError::WrongPeer { expected: to.peer, got },
@@ -119,13 +119,29 @@ impl Endpoint {
         Ok(established.start(&self.0.config, events))
     }
 
-    fn connecting(&self, to: &PeerCoordinates, pin: Arc<Pinned>) -> Result<quinn::Connecting, DialError> {
+    /// Asks who takes connections at an address of which nobody said whose it is: a handshake, and no `Hello`.
+    ///
+    /// As with [`Self::dial`], whether the address may be dialled is not asked here.
+    ///
+    /// # Errors
+    /// When nobody shows a key there within [`Config::handshake_deadline`].
+    pub async fn identify(&self, address: SocketAddr) -> Result<PeerId, DialError> {
+        let _slot = self.0.gate.reserve(address.ip()).ok_or(DialError::TooMany)?;
+        let connecting = self.connecting(address, self.0.credentials.anyone())?;
+        let connected = timeout(self.0.config.handshake_deadline, connecting).await;
+        let quic = connected.map_err(|_| DialError::TimedOut)?.map_err(|error| closed(&error))?;
+        let peer = shown_by(&quic).ok_or(DialError::Closed(CloseReason::Fault(ByeCode::Ticket)));
+        quic.close(quinn::VarInt::from_u32(ByeCode::Done.to_u16().into()), b"");
+        peer
+    }
+
+    fn connecting(&self, to: SocketAddr, pin: Arc<Pinned>) -> Result<quinn::Connecting, DialError> {
         let unusable = |error: &dyn fmt::Display| DialError::Unusable(error.to_string());
         let tls = self.0.credentials.client(pin).map_err(|error| unusable(&error))?;
         let tls = QuicClientConfig::try_from(tls).map_err(|error| unusable(&error))?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(self.0.transport.clone());
-        self.0.quic.connect_with(config, to.address, SERVER_NAME).map_err(|error| unusable(&error))
+        self.0.quic.connect_with(config, to, SERVER_NAME).map_err(|error| unusable(&error))
     }
 
     /// Ends all connections, telling the peers why, and takes no new ones. Waits up to a second for that.

@@ -216,6 +216,27 @@ async fn oneself_is_not_dialled() {
 }
 
 #[tokio::test]
+async fn who_is_there_is_told_without_a_hello() {
+    let (one, mut one_events) = bind(Config::default());
+    let (two, mut two_events) = bind(Config::default());
+    let address = two.local_addr().unwrap();
+    assert_eq!(timeout(DEADLINE, one.identify(address)).await.unwrap(), Ok(two.peer_id()));
+    // The connection that this took was none: the next event is of one that says hello.
+    let dialling = tokio::spawn({
+        let (one, to) = (one.clone(), coordinates(&two));
+        async move { one.dial(&to, hello()).await }
+    });
+    let (answerer, _) = connected(&mut two_events).await;
+    answerer.send(&PeerMessage::Hello(hello())).unwrap();
+    timeout(DEADLINE, dialling).await.unwrap().unwrap().unwrap();
+    connected(&mut one_events).await;
+    // A socket that never answers.
+    let silent = std::net::UdpSocket::bind(localhost()).unwrap();
+    let short = Config { handshake_deadline: Duration::from_millis(200), ..Config::default() };
+    assert_eq!(bind(short).0.identify(silent.local_addr().unwrap()).await, Err(DialError::TimedOut));
+}
+
+#[tokio::test]
 async fn other_protocols_are_refused() {
     let (endpoint, _events) = bind(Config::default());
     let error = Raw::new().connect(&endpoint, b"h3").await.unwrap_err();

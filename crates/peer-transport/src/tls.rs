@@ -76,7 +76,12 @@ impl Credentials {
     }
 
     pub(crate) fn pin(&self, expected: PeerId) -> Arc<Pinned> {
-        Arc::new(Pinned { provider: self.provider.clone(), expected, shown: OnceLock::new() })
+        Arc::new(Pinned { provider: self.provider.clone(), expected: Some(expected), shown: OnceLock::new() })
+    }
+
+    /// For a dial that only asks who is there.
+    pub(crate) fn anyone(&self) -> Arc<Pinned> {
+        Arc::new(Pinned { provider: self.provider.clone(), expected: None, shown: OnceLock::new() })
     }
 }
 
@@ -102,14 +107,15 @@ fn peer_id_alone(certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]
 #[derive(Debug)]
 pub(crate) struct Pinned {
     provider: Arc<CryptoProvider>,
-    expected: PeerId,
+    /// `None` takes anyone who proves to hold an Ed25519 key.
+    expected: Option<PeerId>,
     shown: OnceLock<PeerId>,
 }
 
 impl Pinned {
     /// Who answered instead, if somebody else did.
     pub(crate) fn impostor(&self) -> Option<PeerId> {
-        self.shown.get().copied().filter(|shown| *shown != self.expected)
+        self.shown.get().copied().filter(|shown| self.expected.is_some_and(|expected| expected != *shown))
     }
 }
 
@@ -124,7 +130,7 @@ impl ServerCertVerifier for Pinned {
     ) -> Result<ServerCertVerified, Error> {
         let peer = peer_id_alone(end_entity, intermediates)?;
         let _ = self.shown.set(peer);
-        if peer == self.expected {
+        if self.expected.is_none_or(|expected| expected == peer) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())
