@@ -16,6 +16,9 @@ pub struct Config {
     pub addresses: AddressPolicy,
     /// The UDP port on which this client takes connections from peers; `None` if it takes none.
     pub quic_port: Option<u16>,
+    /// Whether the driver can look for peers elsewhere while the server is away ([`Output::LookUp`](crate::Output::LookUp)).
+    /// Default `false`.
+    pub lookups: bool,
     /// In which order parts are wanted.
     pub want: Want,
     /// Whether this client serves peers.
@@ -60,6 +63,7 @@ impl Default for Config {
             seed: 0,
             addresses: AddressPolicy::default(),
             quic_port: None,
+            lookups: false,
             want: Want::Whole,
             upload: true,
             upload_limit: None,

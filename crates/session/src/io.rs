@@ -8,6 +8,7 @@ use hybrid_wire::address::AddressRefused;
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage, ServerMessage};
 use hybrid_wire::peer::{Hello, PartReply, PeerMessage};
 use hybrid_wire::{PeerCoordinates, PeerId, SessionToken, Source};
+use std::net::SocketAddr;
 
 /// One connection to a peer, numbered by the driver; a number is never used twice in one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,6 +150,18 @@ pub enum Input {
         /// Which peer.
         peer: PeerId,
     },
+    /// The answer to [`Output::LookUp`]; it may come in pieces.
+    AddressesFound {
+        /// Addresses and UDP ports, of whomever.
+        addresses: Vec<SocketAddr>,
+    },
+    /// The answer to [`Output::Identify`].
+    Identified {
+        /// The address that was asked.
+        address: SocketAddr,
+        /// Whose key was shown there; `None` if nobody answered.
+        peer: Option<PeerId>,
+    },
     /// A peer said something.
     PeerMessage {
         /// On which connection.
@@ -274,6 +287,15 @@ pub enum Output {
         peer: PeerCoordinates,
         /// What to say.
         hello: Hello,
+    },
+    /// Look for addresses of peers that have this content elsewhere, and tell [`Input::AddressesFound`].
+    LookUp,
+    /// Say there that this client has parts of it, at the port of [`Config::quic_port`](crate::Config::quic_port).
+    Announce,
+    /// Find out whose address this is, and tell [`Input::Identified`].
+    Identify {
+        /// The address.
+        address: SocketAddr,
     },
     /// Answer a peer that connected with this `Hello`.
     AcceptPeer {

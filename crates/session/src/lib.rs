@@ -29,6 +29,7 @@ mod fetching;
 mod hashes;
 mod inflow;
 mod io;
+mod lookups;
 mod membership;
 mod part_ids;
 mod peers;

@@ -4,6 +4,7 @@ use crate::Config;
 use hybrid_units::{Duration, Instant};
 use hybrid_wire::{PeerCoordinates, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 /// Dials to addresses that peers told, at one time: an inventor of addresses cannot make a swarm beat on a stranger's door.
 const TOLD_DIALS_MAX: usize = 4;
@@ -159,6 +160,11 @@ impl KnownPeers {
     /// Peers that the server named, or that have shown its ticket.
     pub(crate) fn vouched_for(&self) -> impl Iterator<Item = &PeerCoordinates> {
         self.known.values().filter(|known| !known.told).map(|known| &known.coordinates)
+    }
+
+    /// Whether some peer is known to be at this address.
+    pub(crate) fn has_address(&self, address: SocketAddr) -> bool {
+        self.known.values().any(|known| known.coordinates.address == address)
     }
 
     fn may_dial_told(&self) -> bool {

@@ -7,6 +7,7 @@ use crate::connection::Connections;
 use crate::fetches::Fetches;
 use crate::hashes::Hashes;
 use crate::inflow::Inflow;
+use crate::lookups::Lookups;
 use crate::peers::KnownPeers;
 use crate::pushing::Pushes;
 use crate::reporting::Reporting;
@@ -73,6 +74,7 @@ pub struct Session {
     pub(crate) inflow: Inflow,
     pub(crate) known: KnownPeers,
     pub(crate) uploads: Uploads,
+    pub(crate) lookups: Lookups,
     pub(crate) reporting: Reporting,
 
     /// No request to a peer is due to be given up before this time.
@@ -139,6 +141,7 @@ impl Session {
             announcements: Announcements::default(),
             inflow: Inflow::new(now),
             known: KnownPeers::new(&config),
+            lookups: Lookups::default(),
             uploads: Uploads::new(&config, layout.part_count()),
             reporting: Reporting::new(now),
             expires_at: Instant::FAR_FUTURE,
@@ -224,6 +227,8 @@ impl Session {
                 let reachable = self.server_reachable();
                 self.known.unreachable(now, peer, reachable);
             }
+            Input::AddressesFound { addresses } => self.on_addresses_found(addresses),
+            Input::Identified { address, peer } => self.on_identified(address, peer),
             Input::PeerMessage { connection, message } => self.on_peer_message(now, connection, message),
             Input::PeerClosed { connection, code } => self.remove_connection(now, connection, code),
             Input::PartRequested { connection, number } => self.on_request(connection, number),
@@ -248,6 +253,7 @@ impl Session {
         self.serve(now);
         self.push(now);
         self.ask_peers(now);
+        self.look_up(now);
         self.announce(now);
         self.report(now);
     }
@@ -284,6 +290,7 @@ impl Session {
             .chain(self.hashes.wake_at())
             .chain(dial)
             .chain(self.ask_peers_at())
+            .chain(self.look_up_at())
             .chain([deadline, self.reporting.due(), self.announcements.due()])
             .min()
             .unwrap_or(Instant::FAR_FUTURE)
@@ -309,6 +316,7 @@ impl Session {
         assert!(asked.all(|asked| asked.deadline >= self.expires_at), "a request is given up too late");
         self.availability.check_invariants(self.connections.values().map(|connection| &connection.has));
         self.uploads.check_invariants();
+        self.lookups.check_invariants();
         let connected = self.connections.values().map(|connection| connection.peer);
         assert!(self.known.are_connected(connected), "the peers that are connected are not those with connections");
         for (number, flight) in self.fetches.flights() {

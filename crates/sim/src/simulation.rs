@@ -1040,6 +1040,7 @@ impl Simulation {
             }
             Output::Store { part } => self.inputs.push_back(Input::Stored { number: part.number() }),
             Output::Dial { peer, hello } => self.dial(host, &peer, self.bend_hello(host, hello)),
+            Output::LookUp | Output::Announce | Output::Identify { .. } => unreachable!("there is only the server"),
             Output::AcceptPeer { connection, hello } => {
                 let hello = self.bend_hello(host, hello);
                 if let Some((to, link)) = self.host(host).other_side(connection.0 as LinkId) {

@@ -622,6 +622,9 @@ impl World {
                             Event::Dialled { from: index, connection, to, hello },
                         );
                     }
+                    Output::LookUp | Output::Announce | Output::Identify { .. } => {
+                        unreachable!("there is only the server")
+                    }
                     Output::AcceptPeer { connection, hello } => {
                         if let Some((to, Some(theirs))) = self.clients[index].peers.get(&connection).copied() {
                             let peer = peer_id(index);

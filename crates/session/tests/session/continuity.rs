@@ -1,12 +1,14 @@
 //! What a session does while the server is away.
 
 use crate::world::{NOW, PARTS, World, coordinates, numbers, peer, world};
+use hybrid_manifest::PartNumber;
 use hybrid_session::{Anchors, Config, ConnectionId, Event, Input, Output, Session};
 use hybrid_units::{Duration, Instant, Mode};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{ByeCode, ServerMessage, Welcome};
 use hybrid_wire::peer::{Hello, PeerMessage, ToldPeers};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken};
+use std::net::SocketAddr;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -15,18 +17,24 @@ const NOBODY: [u64; 0] = [];
 
 struct Story {
     world: World,
+    config: Config,
     session: Session,
     now: Instant,
 }
 
 impl Story {
     fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    fn with(set: impl FnOnce(&mut Config)) -> Self {
         let world = world(true);
         let mut config = Config::default();
+        set(&mut config);
         config.addresses = AddressPolicy::allowing(["10.0.0.0/8".parse().unwrap()]);
         let now = Instant::from_micros(1);
-        let session = Session::new(config, now, NOW, world.manifest.clone(), peer(200), []);
-        Self { world, session, now }
+        let session = Session::new(config.clone(), now, NOW, world.manifest.clone(), peer(200), []);
+        Self { world, config, session, now }
     }
 
     /// A member of a swarm whose server is lost.
@@ -286,6 +294,104 @@ fn a_told_peer_must_show_a_ticket() {
     let outputs = story.tell(connected(3, 6, &hello));
     assert_eq!(closed(&outputs, ConnectionId(3)), None);
     assert!(outputs.iter().any(|output| matches!(output, Output::RequestPart { .. })), "{outputs:?}");
+}
+
+fn asked_whose(outputs: &[Output]) -> Vec<SocketAddr> {
+    let asked = |output: &Output| match output {
+        Output::Identify { address } => Some(*address),
+        _ => None,
+    };
+    outputs.iter().filter_map(asked).collect()
+}
+
+/// How often peers were looked up, and this one was announced.
+fn looked_up(outputs: &[Output]) -> (usize, usize) {
+    let count = |wanted: fn(&Output) -> bool| outputs.iter().filter(|output| wanted(output)).count();
+    (count(|output| matches!(output, Output::LookUp)), count(|output| matches!(output, Output::Announce)))
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 1, 1, last], 7_000))
+}
+
+#[test]
+fn peers_are_looked_up_once_a_minute_while_the_server_is_away() {
+    for (lookups, expected) in [(false, 0), (true, 1)] {
+        let mut story = Story::with(|config| config.lookups = lookups);
+        story.welcome(&[]);
+        assert_eq!(looked_up(&story.after(MINUTE)), (0, 0), "the server introduces peers");
+        story.tell(Input::ControlClosed);
+        assert_eq!(looked_up(&story.after(Duration::from_secs(4))), (0, 0), "it may be back in a moment");
+        assert_eq!(looked_up(&story.after(Duration::from_secs(1))), (expected, 0), "it has nothing to announce");
+        assert_eq!(looked_up(&story.after(Duration::from_secs(59))), (0, 0));
+        assert_eq!(looked_up(&story.after(Duration::from_secs(1))), (expected, 0));
+        story.welcome(&[]);
+        assert_eq!(looked_up(&story.after(MINUTE)), (0, 0), "the server is back");
+    }
+}
+
+#[test]
+fn who_holds_parts_is_announced_and_who_serves_nobody_is_not() {
+    for (upload, port, held, expected) in [
+        (true, Some(7), 1, 1),
+        (false, Some(7), 1, 0),
+        (true, None, 1, 0),
+        (true, Some(7), 0, 0),
+        (true, Some(7), PARTS, 1),
+    ] {
+        let mut story = Story::with(|config| (config.lookups, config.upload, config.quic_port) = (true, upload, port));
+        let held = (0..held).map(PartNumber::new);
+        let (world, config) = (&story.world, story.config.clone());
+        story.session = Session::new(config, story.now, NOW, world.manifest.clone(), peer(200), held.clone());
+        story.welcome(&[]);
+        story.tell(Input::ControlClosed);
+        // A whole client looks for nobody, and is looked for.
+        let looks = usize::from(held.len() < PARTS as usize);
+        let what = format!("upload {upload}, port {port:?}, {} parts", held.len());
+        assert_eq!(looked_up(&story.after(Duration::from_secs(5))), (looks, expected), "{what}");
+        assert_eq!(looked_up(&story.after(14 * MINUTE)).1, 0, "{what}");
+        assert_eq!(looked_up(&story.after(MINUTE)).1, expected, "{what}");
+    }
+}
+
+#[test]
+fn found_addresses_are_judged_and_asked_a_few_at_a_time() {
+    let mut story = Story::with(|config| config.lookups = true);
+    story.welcome(&[]);
+    story.tell(Input::AddressesFound { addresses: vec![address(1)] });
+    assert_eq!(asked_whose(&story.after(Duration::from_secs(1))), [], "the server is there");
+    story.tell(Input::ControlClosed);
+    story.after(Duration::from_secs(5));
+    let private = "192.168.0.1:7000".parse().unwrap();
+    let addresses = (1..=6).map(address).chain([private, address(1)]).collect();
+    let first = asked_whose(&story.tell(Input::AddressesFound { addresses }));
+    assert_eq!(first.len(), 4);
+    // Who answers is dialled; where nobody does, nobody is.
+    assert_eq!(dialled(&story.tell(Input::Identified { address: first[0], peer: Some(peer(4)) })), [peer(4)]);
+    assert_eq!(dialled(&story.tell(Input::Identified { address: first[1], peer: None })), []);
+    assert_eq!(dialled(&story.tell(Input::Identified { address: first[2], peer: Some(peer(200)) })), [], "oneself");
+    assert_eq!(dialled(&story.tell(Input::Identified { address: private, peer: Some(peer(6)) })), [], "not asked");
+    let all = (1..=6).map(address).collect();
+    let second = asked_whose(&story.tell(Input::AddressesFound { addresses: all }));
+    assert_eq!(second, [], "each once");
+    let known = story.tell(Input::AddressesFound { addresses: vec![coordinates(&[4])[0].address] });
+    assert_eq!(asked_whose(&known).len(), 1, "another address");
+    story.now += 10 * MINUTE;
+    let again = story.tell(Input::AddressesFound { addresses: vec![first[1]] });
+    assert_eq!(asked_whose(&again), [first[1]], "after ten minutes there may be somebody");
+}
+
+#[test]
+fn an_address_that_never_answers_gives_its_place_to_another() {
+    let mut story = Story::with(|config| config.lookups = true);
+    story.welcome(&[]);
+    story.tell(Input::ControlClosed);
+    story.after(Duration::from_secs(5));
+    let first = asked_whose(&story.tell(Input::AddressesFound { addresses: (1..=6).map(address).collect() }));
+    assert_eq!(asked_whose(&story.after(Duration::from_secs(14))), []);
+    assert_eq!(asked_whose(&story.after(Duration::from_secs(1))).len(), 2);
+    let late = story.tell(Input::Identified { address: first[0], peer: Some(peer(4)) });
+    assert_eq!(dialled(&late), [], "it was given up");
 }
 
 #[test]

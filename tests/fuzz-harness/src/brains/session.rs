@@ -106,7 +106,11 @@ impl Content {
     }
 
     fn input(&self, feed: &mut Feed<'_>) -> Option<Input> {
-        let kind = feed.byte() % 36;
+        // The last four bytes are of their own, so that inputs from before there were so many kinds mean what they meant.
+        let kind = match feed.byte() {
+            byte @ 252.. => byte,
+            byte => byte % 36,
+        };
         let connection = ConnectionId(u64::from(feed.byte() % 6));
         let which = feed.below(PARTS + 2);
         let number = PartNumber::new(which);
@@ -185,6 +189,14 @@ impl Content {
             34 => {
                 let message = PeerMessage::Peers(ToldPeers { peers: coordinates(&feed.few(8)) });
                 Input::PeerMessage { connection, message }
+            }
+            252 => {
+                let addresses = coordinates(&feed.few(8)).into_iter().map(|peer| peer.address).collect();
+                Input::AddressesFound { addresses }
+            }
+            253 => {
+                let known = coordinates(&[feed.byte() % 9]).remove(0);
+                Input::Identified { address: known.address, peer: feed.flag().then_some(known.peer) }
             }
             _ => Input::PartReceived { source: PartSource::Push, number, bytes: self.spoilt(which, feed.byte()) },
         })
@@ -270,6 +282,10 @@ impl Driver {
                 assert_eq!(dialable(peer.address, &self.policy), Ok(()));
                 None
             }
+            Output::Identify { address } => {
+                assert_eq!(dialable(address, &self.policy), Ok(()));
+                None
+            }
             Output::ServePart { number, .. } | Output::PushPart { number, .. } => {
                 assert!(self.uploads && self.session.held().contains(number), "served, and not held");
                 None
@@ -292,6 +308,8 @@ pub(crate) fn run(data: &[u8]) {
     config.seed = 5;
     config.upload = flags & 6 != 6;
     config.addresses = policy.clone();
+    config.quic_port = Some(7_000);
+    config.lookups = flags & 16 == 16;
     config.rescue_after = Duration::from_millis(500);
     let uploads = config.upload;
     let held = feed.set(PARTS).into_iter().map(PartNumber::new);
