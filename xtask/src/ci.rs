@@ -36,6 +36,10 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let mut run = Run::default();
     run.step("format", || passes(&mut checked(["fmt", "--all", "--check"])));
     run.step("lints", || passes(&mut checked(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])));
+    // The workspace's tests turn all features on.
+    run.step("lints, no features", || {
+        passes(&mut checked(["clippy", "-p", "hybrid-peer-cli", "--", "-D", "warnings"]))
+    });
     run.step("docs", || passes(checked(["doc", "--no-deps", "--workspace"]).env("RUSTDOCFLAGS", "-D warnings")));
     run.step("layers", || layers::run(&[]).map(|()| Outcome::Passed));
     run.step("wasm", wasm);

@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use hybrid_peer::{Fingerprint, Prefix};
 use hybrid_units::{BytesPerSecond, ParseDurationError, parse_duration};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -62,6 +63,15 @@ pub(crate) struct Get {
     #[arg(long, value_name = "ADDR", value_parser = parse_listen)]
     pub(crate) listen: Option<SocketAddr>,
 
+    /// Look for peers in BitTorrent's DHT too while the server is away, and be found there: strangers can then see that this
+    /// address has the content
+    #[arg(long)]
+    pub(crate) dht: bool,
+
+    /// A node of a DHT of your own to begin with, HOST:PORT; may be given again [default: BitTorrent's]
+    #[arg(long, value_name = "NODE", requires = "dht", value_parser = parse_node)]
+    pub(crate) dht_node: Vec<String>,
+
     /// Print events as JSON, one object a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -112,6 +122,16 @@ impl FromStr for Stay {
     fn from_str(text: &str) -> Result<Self, ParseDurationError> {
         if text == "forever" { Ok(Self::Forever) } else { parse_duration(text).map(Self::For) }
     }
+}
+
+fn parse_node(text: &str) -> Result<String, String> {
+    let sound = |(host, port): (&str, &str)| {
+        !host.is_empty() && !host.contains(['[', ']', ':', ' ']) && port.parse::<NonZeroU16>().is_ok()
+    };
+    let node = text.rsplit_once(':').filter(|parts| sound(*parts));
+    node.map(|_| text.to_owned()).ok_or_else(|| {
+        "write a name or an IPv4 address, and a port, such as dht.example.org:6881 or 192.0.2.1:6881".to_owned()
+    })
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {

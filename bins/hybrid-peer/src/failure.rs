@@ -1,7 +1,9 @@
 //! Errors as people and scripts see them: a line with a code, a hint, an exit code.
 
 use hybrid_peer::store::OpenError;
-use hybrid_peer::{BindError, ByeCode, CacheError, DownloadError, ExportError, FetchError, GetError, PeerError};
+use hybrid_peer::{
+    BindError, ByeCode, CacheError, DhtError, DownloadError, ExportError, FetchError, GetError, PeerError,
+};
 use std::error::Error;
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -148,6 +150,10 @@ impl From<PeerError> for Failure {
                     _ => Self::new(exit::NETWORK, "E_ADDRESS", message),
                 }
             }
+            PeerError::Dht(DhtError::NotBuilt) => Self::config("this program was built without the DHT")
+                .hint("leave --dht away, or build it with: cargo build --release -p hybrid-peer-cli --features dht"),
+            PeerError::Dht(error @ DhtError::Nodes(_)) => Self::new(exit::NETWORK, "E_DHT", error.to_string())
+                .hint("check the name and the network; only IPv4 is used for the DHT"),
             error => Self::new(exit::DISK, "E_SYSTEM", with_causes(&error)),
         }
     }

@@ -4,7 +4,7 @@ use crate::args::{self, Stay, Tls};
 use crate::failure::{Failure, INTERRUPTED};
 use crate::report::Report;
 use hybrid_manifest::Manifest;
-use hybrid_peer::{Config, Download, Overwrite, Peer, TlsTrust, check_output};
+use hybrid_peer::{Config, DhtConfig, Download, Overwrite, Peer, TlsTrust, check_output};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -169,6 +169,7 @@ fn config(args: &args::Get) -> Result<Config, Failure> {
     config.upload = !args.no_upload;
     config.upload_limit = args.upload_limit;
     config.allow_peers.clone_from(&args.allow_peers);
+    config.dht = args.dht.then(|| DhtConfig { nodes: args.dht_node.clone() });
     config.tell_parts = args.parts;
     config.tls_trust = tls_trust(&args.tls)?;
     Ok(config)

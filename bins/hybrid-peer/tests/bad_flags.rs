@@ -51,6 +51,21 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
         "write an address with a port, such as 0.0.0.0:4000 or [::]:4000",
     ),
     (
+        "get http://127.0.0.1:1/film.mp4 --dht --dht-node",
+        "--dht-node <NODE>",
+        &[
+            "",
+            "6881",
+            ":6881",
+            "dht.example.org",
+            "dht.example.org:0",
+            "dht.example.org:65536",
+            "[::1]:6881",
+            "::1:6881",
+        ],
+        "write a name or an IPv4 address, and a port, such as dht.example.org:6881 or 192.0.2.1:6881",
+    ),
+    (
         "get http://127.0.0.1:1/film.mp4 --tls-fingerprint",
         "--tls-fingerprint <HASH>",
         &[

@@ -22,12 +22,23 @@ pub struct Config {
     ///
     /// They also lift the limit of connections with one network, since such a network is often a single one.
     pub allow_peers: Vec<Prefix>,
+    /// Whether peers are looked for in a DHT too, while the server is away, and this one is announced there. Default `None`.
+    /// Needs the feature `dht`.
+    pub dht: Option<DhtConfig>,
     /// Whether each part is told of ([`DownloadEvent::Part`](crate::DownloadEvent::Part)). Default `false`: there are thousands.
     pub tell_parts: bool,
     /// Which server certificates are believed. Default: those that the system believes.
     pub tls_trust: TlsTrust,
     /// Which keys may sign manifests. Default: what a server showed first.
     pub server_keys: ServerKeys,
+}
+
+/// Which DHT, and how it is entered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "there is no other way into a DHT")]
+pub struct DhtConfig {
+    /// Nodes to begin with, `HOST:PORT` each. Default none: those that clients of BitTorrent's DHT begin with.
+    pub nodes: Vec<String>,
 }
 
 /// Which keys may sign manifests.
@@ -49,6 +60,7 @@ impl Default for Config {
             upload: true,
             upload_limit: None,
             allow_peers: Vec::new(),
+            dht: None,
             tell_parts: false,
             tls_trust: TlsTrust::Platform,
             server_keys: ServerKeys::FirstUse,

@@ -7,6 +7,7 @@
 
 use crate::anchors;
 use crate::config::Config;
+use crate::dht::Dht;
 use crate::download::{DownloadEvent, Standing, blocking};
 use crate::error::DownloadError;
 use crate::origin::{self, ControlEvent};
@@ -63,6 +64,7 @@ pub(crate) struct DriverParts {
     pub(crate) url: String,
     pub(crate) client: ServerClient,
     pub(crate) endpoint: Endpoint,
+    pub(crate) dht: Option<Dht>,
     pub(crate) store: Arc<Store>,
     /// Where the session's anchors are kept, and those of the last run if the server could not be reached.
     pub(crate) anchors: (PathBuf, Option<Anchors>),
@@ -276,6 +278,16 @@ impl Driver {
                             Done::Inputs(vec![Input::DialFailed { peer: peer.peer }])
                         }
                     }
+                });
+            }
+            Output::LookUp => self.look_up(),
+            Output::Announce => self.announce(),
+            Output::Identify { address } => {
+                let endpoint = self.parts.endpoint.clone();
+                self.spawn(async move {
+                    let found = endpoint.identify(address).await;
+                    let peer = found.inspect_err(|error| debug!(%address, %error, "nobody showed a key")).ok();
+                    Done::Inputs(vec![Input::Identified { address, peer }])
                 });
             }
             Output::AcceptPeer { connection, hello } => self.send_peer(connection, &PeerMessage::Hello(hello)),
@@ -551,6 +563,30 @@ impl Driver {
         });
     }
 
+    // ---- The DHT.
+
+    fn look_up(&mut self) {
+        let (Some(dht), inputs) = (self.parts.dht.clone(), self.inputs.0.clone()) else { return };
+        let content = self.parts.store.manifest().content();
+        self.spawn(async move {
+            // Each node's answer at once: the last ones take seconds.
+            dht.look_up(content, |addresses| drop(inputs.send(Input::AddressesFound { addresses }))).await;
+            Done::Inputs(Vec::new())
+        });
+    }
+
+    fn announce(&mut self) {
+        let Some(dht) = self.parts.dht.clone() else { return };
+        let (content, port) = (self.parts.store.manifest().content(), self.parts.endpoint.local_addr());
+        self.spawn(async move {
+            match port {
+                Ok(address) => dht.announce(content, address.port()).await,
+                Err(error) => debug!(%error, "the port to announce is not known"),
+            }
+            Done::Inputs(Vec::new())
+        });
+    }
+
     // ---- The cache.
 
     fn keep_anchors(&mut self) {
@@ -700,6 +736,7 @@ fn session_config(parts: &DriverParts) -> hybrid_session::Config {
     });
     config.addresses = AddressPolicy::allowing(parts.config.allow_peers.iter().copied());
     config.quic_port = parts.endpoint.local_addr().ok().map(|address| address.port());
+    config.lookups = parts.dht.is_some();
     config.upload = parts.config.upload;
     config.upload_limit = parts.config.upload_limit;
     // What the transport takes; asking for more would fail.

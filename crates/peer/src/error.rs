@@ -18,9 +18,27 @@ pub enum PeerError {
     /// No UDP socket for peers.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The DHT cannot be entered.
+    #[error(transparent)]
+    Dht(#[from] DhtError),
     /// The system has no randomness.
     #[error("the system gives no randomness: {0}")]
     Random(String),
+}
+
+/// Why peers cannot be looked for in a DHT.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DhtError {
+    /// This build has no DHT.
+    #[error("this build knows no DHT: build it with the feature `dht`, or leave the DHT away")]
+    NotBuilt,
+    /// None of the nodes to begin with is an IPv4 address or a name that has one.
+    #[error("no node of the DHT could be found: each is HOST:PORT with an IPv4 address, got {0:?}")]
+    Nodes(Vec<String>),
+    /// No UDP socket for it.
+    #[error("no UDP socket for the DHT")]
+    Socket(#[source] std::io::Error),
 }
 
 /// Why there is no manifest, or none that can be believed.

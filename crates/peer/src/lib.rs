@@ -27,6 +27,7 @@
 mod anchors;
 mod cache;
 mod config;
+mod dht;
 mod download;
 mod driver;
 mod error;
@@ -35,9 +36,9 @@ mod peer;
 pub mod store;
 
 pub use cache::CacheError;
-pub use config::{Config, ServerKeys};
+pub use config::{Config, DhtConfig, ServerKeys};
 pub use download::{Download, DownloadEvent};
-pub use error::{DownloadError, GetError, PeerError};
+pub use error::{DhtError, DownloadError, GetError, PeerError};
 pub use hybrid_peer_transport::BindError;
 pub use hybrid_server_transport::client::{FetchError, TlsTrust, TlsTrustError, UrlError};
 pub use hybrid_server_transport::{Fingerprint, ParseFingerprintError};

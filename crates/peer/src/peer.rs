@@ -3,6 +3,7 @@
 use crate::anchors;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::dht::Dht;
 use crate::download::{Download, Standing, blocking};
 use crate::driver::{Driver, DriverParts};
 use crate::error::{GetError, PeerError};
@@ -33,6 +34,7 @@ pub struct Peer {
     cache: Cache,
     config: Config,
     endpoint: Endpoint,
+    dht: Option<Dht>,
     routes: Routes,
 }
 
@@ -53,10 +55,14 @@ impl Peer {
         });
         let stopping = || PeerError::Random("the program is stopping".to_owned());
         let (cache, identity) = opened.await.unwrap_or_else(|| Err(stopping()))?;
+        let dht = match config.dht.clone() {
+            Some(config) => Some(blocking(move || Dht::start(&config)).await.ok_or_else(stopping)??),
+            None => None,
+        };
         let (endpoint, events) = bind(&identity, &config)?;
         let routes = Routes::default();
         tokio::spawn(route(events, routes.clone()));
-        Ok(Self { cache, config, endpoint, routes })
+        Ok(Self { cache, config, endpoint, dht, routes })
     }
 
     /// Who others see.
@@ -108,6 +114,7 @@ impl Peer {
             url: url.to_owned(),
             client,
             endpoint: self.endpoint.clone(),
+            dht: self.dht.clone(),
             store: store.clone(),
             anchors: (anchors_path, anchors),
             routed,
