@@ -74,4 +74,6 @@ pub use request::{PartAnswer, PushedPart, Responder};
 #[cfg(test)]
 mod amplification;
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod tests;

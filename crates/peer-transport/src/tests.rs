@@ -125,7 +125,7 @@ impl Pair {
 }
 
 /// A peer that does what it likes: QUIC and TLS as they should be, and nothing above.
-struct Raw {
+pub(crate) struct Raw {
     endpoint: quinn::Endpoint,
     credentials: Credentials,
     peer: PeerId,
@@ -136,7 +136,7 @@ impl Raw {
         Self::with_config(&Config { bidi_streams_max: 100, ..Config::default() })
     }
 
-    fn with_config(config: &Config) -> Self {
+    pub(crate) fn with_config(config: &Config) -> Self {
         let identity = Identity::generate().unwrap();
         let credentials = Credentials::new(&identity).unwrap();
         let tls = QuicServerConfig::try_from(credentials.server().unwrap()).unwrap();
@@ -151,7 +151,14 @@ impl Raw {
     }
 
     async fn connect(&self, to: &Endpoint, alpn: &[u8]) -> Result<quinn::Connection, quinn::ConnectionError> {
-        let to = coordinates(to);
+        self.connect_to(&coordinates(to), alpn).await
+    }
+
+    pub(crate) async fn connect_to(
+        &self,
+        to: &PeerCoordinates,
+        alpn: &[u8],
+    ) -> Result<quinn::Connection, quinn::ConnectionError> {
         let mut tls = self.credentials.client(self.credentials.pin(to.peer)).unwrap();
         tls.alpn_protocols = vec![alpn.to_vec()];
         let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
