@@ -111,6 +111,17 @@ pub struct ServerProcess {
     running: Running,
     address: String,
     state: tempfile::TempDir,
+    /// Its arguments but for the address and the state.
+    again: Vec<String>,
+}
+
+/// Where a server listens, once it does; `None` if it ends before.
+fn listening(running: &mut Running) -> Option<String> {
+    poll("the server to listen", || {
+        let line = running.stdout.all().into_iter().find(|line| line.contains("listening on "));
+        let address = line.and_then(|line| line.split_whitespace().last().map(ToOwned::to_owned));
+        (address.is_some() || running.ended().is_some()).then_some(address)
+    })
 }
 
 impl ServerProcess {
@@ -138,14 +149,26 @@ impl ServerProcess {
         let mut command = server_command(&["serve", folder, "--listen", listen, "--state", state_path]);
         command.args(arguments);
         let mut running = Running::start("hybrid-server".to_owned(), wrap(command));
-        let address = poll("the server to listen", || {
-            if running.ended().is_some() {
-                panic!("the server ended; {}", running.said());
-            }
-            let line = running.stdout.all().into_iter().find(|line| line.contains("listening on "))?;
-            line.split_whitespace().last().map(ToOwned::to_owned)
+        let address = listening(&mut running).unwrap_or_else(|| panic!("the server ended; {}", running.said()));
+        let again = [folder].iter().chain(arguments).map(|&argument| argument.to_owned()).collect();
+        Self { running, address, state, again }
+    }
+
+    /// Starts it again at the same address, with the state that it had.
+    ///
+    /// # Panics
+    /// When it is still there, or does not come to serve.
+    pub fn start_again(&mut self) {
+        assert!(self.running.ended().is_some(), "the server is still there");
+        let listen = self.socket_address().to_string();
+        let state = self.state.path().to_str().expect("a plain path");
+        // Another program may have the port for a moment.
+        self.running = poll("the server to start again", || {
+            let mut command = server_command(&["serve", "--listen", &listen, "--state", state]);
+            command.args(&self.again);
+            let mut running = Running::start("hybrid-server".to_owned(), command);
+            listening(&mut running).map(|_| running)
         });
-        Self { running, address, state }
     }
 
     /// What `hybrid-server explain` says of a content.
@@ -304,6 +327,16 @@ impl PeerProcess {
     /// Asks it to end, as Ctrl-C does.
     pub fn interrupt(&self) {
         self.running.signal("-INT");
+    }
+
+    /// Holds it up until [`Self::go_on`].
+    pub fn hold_up(&self) {
+        self.running.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.running.signal("-CONT");
     }
 
     /// What it printed, for messages.
