@@ -107,15 +107,17 @@ struct Client {
     mode: Mode,
     session: SessionToken,
     observed: IpAddr,
-    /// Where it can be dialled; `None` if nowhere.
+    /// Where it could be dialled; `None` if nowhere.
     address: Option<SocketAddr>,
-    /// The same for others to know: `None` while it is accused.
+    /// The same for others to know: `None` while it serves nobody, offers too little, or is accused.
     coordinates: Option<SocketAddr>,
     /// Networks of members that got parts from it.
     vouchers: BTreeSet<Network>,
     /// Parts that the server sent to it and it reported.
     earned: u32,
-    /// Uplink that it offers, in bytes per second; the largest number if it set no limit.
+    /// Uplink that it offers while it serves peers, in bytes per second; the largest number if it set no limit.
+    offered: u64,
+    /// The same now: none while it serves nobody.
     uplink: u64,
     /// The most that it was seen to send to peers over one report's interval, in bytes per second; fades slowly.
     sent_rate: u64,
@@ -166,8 +168,13 @@ impl Client {
     /// What is known of its uplink, in bytes per second: what it was seen to send, within what it offers. One of whom nothing was
     /// seen yet counts as an ordinary one, between those that have shown little and those that have shown much.
     fn uplink_known(&self) -> u64 {
+        self.known_within(self.uplink)
+    }
+
+    /// The same if it offered so much.
+    fn known_within(&self, offer: u64) -> u64 {
         let rate = if self.sent_rate == 0 { UPLINK_UNSEEN } else { self.sent_rate };
-        rate.min(self.uplink).min(UPLINK_MOST)
+        rate.min(offer).min(UPLINK_MOST)
     }
 
     /// The same as a power of two.
@@ -259,6 +266,7 @@ impl Coordinator {
             Input::Join { client, observed, session, join } => self.on_join(now, client, observed, session, join),
             Input::Report { client, report } => self.on_report(now, client, report),
             Input::Vouch { client, vouch } => self.on_vouch(client, &vouch.peers),
+            Input::Uploads { client, uploads } => self.on_uploads(now, client, uploads.on),
             Input::Left { client } => self.remove(now, client),
             Input::PushDone { client, number, sent } => self.on_push_done(now, client, number, sent),
             Input::Sample(sample) => {
@@ -324,15 +332,14 @@ impl Coordinator {
             }
             self.close(now, before, ByeCode::Duplicate, "the same client joined again");
         }
-        let uplink = join.contract.rate_limit_bytes_per_second.filter(|_| join.contract.upload);
-        let uplink = uplink.unwrap_or(if join.contract.upload { u64::MAX } else { 0 });
+        let offered = join.contract.rate_limit_bytes_per_second.unwrap_or(u64::MAX);
+        let uplink = if join.contract.upload { offered } else { 0 };
         let part_len = self.contents.get(&join.content).map_or(0, |swarm| swarm.part_len.as_u64());
         let address = join
             .quic_port
-            .filter(|_| join.contract.upload && lists::offers_enough(uplink, part_len))
             .map(|port| SocketAddr::new(observed, port))
             .filter(|address| dialable(*address, &self.config.addresses).is_ok());
-        let coordinates = address.filter(|_| !self.is_shunned(join.peer, 0));
+        let coordinates = address.filter(|_| lists::offers_enough(uplink, part_len) && !self.is_shunned(join.peer, 0));
         let Some(swarm) = self.contents.get_mut(&join.content) else { return };
         let has = PartSet::from_parts(swarm.part_count(), join.has.iter());
         let complete = has.is_full();
@@ -365,6 +372,7 @@ impl Coordinator {
             coordinates,
             vouchers: BTreeSet::new(),
             earned: 0,
+            offered,
             uplink,
             sent_rate: 0,
             loss_permille: 0,
@@ -557,9 +565,14 @@ impl Coordinator {
             self.hungry.remove(&record.content);
             return;
         }
-        self.hungry.insert(record.content);
-        if swarm.reachable() <= 1 {
-            self.take_back_orphans(now, record.content);
+        self.lost_a_holder(now, record.content);
+    }
+
+    /// A member left, or serves nobody any more.
+    fn lost_a_holder(&mut self, now: Instant, content: ContentId) {
+        self.hungry.insert(content);
+        if self.contents.get(&content).is_some_and(|swarm| swarm.reachable() <= 1) {
+            self.take_back_orphans(now, content);
         }
     }
 

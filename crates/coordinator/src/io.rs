@@ -3,7 +3,7 @@
 use hybrid_manifest::{ContentId, PartLen, PartNumber};
 use hybrid_qos::{Sample, Verdict};
 use hybrid_units::{ByteCount, Duration, Instant, Mode};
-use hybrid_wire::control::{Bye, Join, Report, ServerMessage, Vouch};
+use hybrid_wire::control::{Bye, Join, Report, ServerMessage, Uploads, Vouch};
 use hybrid_wire::{PeerId, SessionToken, Source};
 use std::net::IpAddr;
 
@@ -58,6 +58,13 @@ pub enum Input {
         client: ClientId,
         /// What it said.
         vouch: Vouch,
+    },
+    /// A client begins to serve peers, or ceases to.
+    Uploads {
+        /// Its control channel.
+        client: ClientId,
+        /// What it said.
+        uploads: Uploads,
     },
     /// A control channel ended.
     Left {

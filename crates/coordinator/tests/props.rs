@@ -9,7 +9,7 @@ use hybrid_manifest::{ContentId, PartLen, PartNumber};
 use hybrid_qos::{DirectClients, Sample};
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::{AddressPolicy, dialable};
-use hybrid_wire::control::{Join, Report, ServerMessage, Vouch, Want};
+use hybrid_wire::control::{Join, Report, ServerMessage, Uploads, Vouch, Want};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerId, SessionToken, Source, UploadContract};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -41,6 +41,10 @@ enum Step {
     Vouch {
         client: u8,
         peers: Vec<u8>,
+    },
+    Uploads {
+        client: u8,
+        on: bool,
     },
     Left {
         client: u8,
@@ -85,6 +89,7 @@ fn steps() -> impl Strategy<Value = Step> {
             |(client, gained, lost, bad)| Step::Report { client, gained, lost: lost.into_iter().collect(), bad }
         ),
         4 => (client(), prop::collection::vec(0u8..8, 0..4)).prop_map(|(client, peers)| Step::Vouch { client, peers }),
+        4 => (client(), any::<bool>()).prop_map(|(client, on)| Step::Uploads { client, on }),
         2 => client().prop_map(|client| Step::Left { client }),
         4 => (client(), 0..PARTS + 1, any::<bool>()).prop_map(|(client, number, sent)| Step::PushDone { client, number, sent }),
         6 => (prop::option::of(client()), 0u8..3, 0..PARTS + 2).prop_map(|(client, content, number)| {
@@ -162,6 +167,7 @@ fn run(steps: &[Step]) -> Result<(), TestCaseError> {
                 let peers = peers.iter().map(|peer| PeerId::from_bytes([*peer; 32])).collect();
                 Input::Vouch { client: id(client), vouch: Vouch { peers } }
             }
+            Step::Uploads { client, on } => Input::Uploads { client: id(client), uploads: Uploads { on: *on } },
             Step::Left { client } => Input::Left { client: id(client) },
             Step::PushDone { client, number, sent } => {
                 Input::PushDone { client: id(client), number: PartNumber::new(*number), sent: *sent }

@@ -437,11 +437,14 @@ impl Origin {
         let (clock, mut reports) = (Clock::start(), report_bucket());
         while let Some(message) = socket.recv().await.transpose().map_err(farewell)? {
             match message {
-                ClientMessage::Report(_) | ClientMessage::Vouch(_) if !reports.take(clock.now(), 1) => {
+                ClientMessage::Report(_) | ClientMessage::Vouch(_) | ClientMessage::Uploads(_)
+                    if !reports.take(clock.now(), 1) =>
+                {
                     return Err(Bye { code: ByeCode::TooFast, reason: "too many reports".to_owned() });
                 }
                 ClientMessage::Report(report) => driver.input(Input::Report { client, report }),
                 ClientMessage::Vouch(vouch) => driver.input(Input::Vouch { client, vouch }),
+                ClientMessage::Uploads(uploads) => driver.input(Input::Uploads { client, uploads }),
                 ClientMessage::Bye(_) => return Ok(()),
                 ClientMessage::Join(_) => {
                     return Err(Bye { code: ByeCode::Protocol, reason: "a second join".to_owned() });

@@ -217,7 +217,7 @@ impl Site for Little {
                     }
                     drop(sender.send(&ServerMessage::Welcome(self.welcome(&join, client))).unwrap());
                 }
-                ClientMessage::Report(_) | ClientMessage::Vouch(_) => {}
+                ClientMessage::Report(_) | ClientMessage::Vouch(_) | ClientMessage::Uploads(_) => {}
                 ClientMessage::Bye(_) => return,
             }
         }

@@ -828,6 +828,7 @@ impl Simulation {
                 hybrid_coordinator::Input::Report { client, report }
             }
             ClientMessage::Vouch(vouch) => hybrid_coordinator::Input::Vouch { client, vouch },
+            ClientMessage::Uploads(uploads) => hybrid_coordinator::Input::Uploads { client, uploads },
             ClientMessage::Bye(_) => hybrid_coordinator::Input::Left { client },
         };
         self.server(input);

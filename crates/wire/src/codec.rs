@@ -27,7 +27,7 @@ use crate::{MAX_FRAME_BYTES, PROTOCOL_VERSION};
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use body::{
     AskProofsBody, BusyBody, ByeBody, DirectiveBody, EmptyBody, HaveBody, HelloBody, JoinBody, PartBody, PartPushBody,
-    PeersBody, ProofsBody, ReportBody, RequestBody, VouchBody, WelcomeBody,
+    PeersBody, ProofsBody, ReportBody, RequestBody, UploadsBody, VouchBody, WelcomeBody,
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,7 @@ pub fn encode_client(message: &ClientMessage) -> Result<Bytes, EncodeError> {
         ClientMessage::Join(join) => try_frame(FrameKind::Join, JoinBody::try_from(join)),
         ClientMessage::Report(report) => try_frame(FrameKind::Report, ReportBody::try_from(report)),
         ClientMessage::Vouch(vouch) => try_frame(FrameKind::Vouch, VouchBody::try_from(vouch)),
+        ClientMessage::Uploads(uploads) => try_frame(FrameKind::Uploads, Ok(UploadsBody { on: uploads.on })),
         ClientMessage::Bye(bye) => Ok(bye_frame(bye)),
     }
 }
@@ -184,6 +185,7 @@ pub fn decode_client(bytes: &[u8]) -> Result<Decoded<ClientMessage>, DecodeError
         }
         FrameKind::Report => message::<ReportBody<'_>, _>(kind, body).map(ClientMessage::Report),
         FrameKind::Vouch => message::<VouchBody, _>(kind, body).map(ClientMessage::Vouch),
+        FrameKind::Uploads => message::<UploadsBody, _>(kind, body).map(ClientMessage::Uploads),
         FrameKind::Bye => message::<ByeBody<'_>, _>(kind, body).map(ClientMessage::Bye),
         _ => Err(DecodeError::Misplaced { kind }),
     })

@@ -15,6 +15,8 @@ pub enum ClientMessage {
     Report(Report),
     /// Who sent me parts.
     Vouch(Vouch),
+    /// I begin or cease to serve peers.
+    Uploads(Uploads),
     /// I leave, and why.
     Bye(Bye),
 }
@@ -161,6 +163,13 @@ pub struct Report {
 pub struct Vouch {
     /// The peers; at most [`BLAMED_MAX`].
     pub peers: Vec<PeerId>,
+}
+
+/// A change of what [`Join`]'s contract said: whether the client serves peers now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uploads {
+    /// Whether it does.
+    pub on: bool,
 }
 
 /// The end of a channel, and why.

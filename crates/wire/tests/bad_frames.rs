@@ -84,6 +84,10 @@ const FRAMES: &[(&str, &str, u16, &str)] = &[
     ("client", "0200000003 01", 0x11, "Vouch with a body that is none"),
     ("client", "0a00000003 fd ff ff ff ff ff ff ff 7f", 0x11, "Vouch with a body that is none"),
     ("client", "0200000003 41", 0x11, "Vouch with a body that is none"),
+    ("client", "0100000004", 0x11, "Uploads with a body that is none"),
+    ("client", "0200000004 02", 0x11, "Uploads with a body that is none"),
+    ("client", "0300000004 01 00", 0x14, "Uploads with a body of 2 bytes, at most 1"),
+    ("server", "0200000004 01", 0x11, "Uploads does not belong on this channel"),
     ("server", "0100000091", 0x11, "Welcome with a body that is none"),
     (
         "server",

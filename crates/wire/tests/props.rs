@@ -11,7 +11,8 @@ use hybrid_units::Mode;
 use hybrid_wire::codec::{CRITICAL_BIT, HEAD_BYTES, body_bytes};
 use hybrid_wire::control::{
     BLAMED_MAX, Bye, ByeCode, ClientMessage, Directive, Join, PEERS_MAX, PROGRAM_BYTES_MAX, PartPush, REASON_BYTES_MAX,
-    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, ServerMessage, TICKET_BYTES_MAX, Vouch, Want, Welcome,
+    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, ServerMessage, TICKET_BYTES_MAX, Uploads, Vouch, Want,
+    Welcome,
 };
 use hybrid_wire::peer::{
     ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, PeerMessage, Proofs, Request, TOLD_PEERS_MAX,
@@ -217,6 +218,7 @@ fn message() -> impl Strategy<Value = Message> {
         join().prop_map(|join| Message::Client(ClientMessage::Join(join))),
         report().prop_map(|report| Message::Client(ClientMessage::Report(report))),
         vec(peer(), 0..5).prop_map(|peers| Message::Client(ClientMessage::Vouch(Vouch { peers }))),
+        any::<bool>().prop_map(|on| Message::Client(ClientMessage::Uploads(Uploads { on }))),
         bye().prop_map(|bye| Message::Client(ClientMessage::Bye(bye))),
         welcome().prop_map(|welcome| Message::Server(ServerMessage::Welcome(welcome))),
         directive().prop_map(|directive| Message::Server(ServerMessage::Directive(directive))),
@@ -505,6 +507,7 @@ fn largest_messages() -> Vec<Message> {
             loss_permille: Some(u16::MAX),
         })),
         Message::Client(ClientMessage::Vouch(Vouch { peers: vec![samples::peer(1); BLAMED_MAX] })),
+        Message::Client(ClientMessage::Uploads(Uploads { on: true })),
         Message::Server(ServerMessage::Welcome(Welcome {
             mode: Mode::PeerToPeer,
             reasons: reasons.clone(),

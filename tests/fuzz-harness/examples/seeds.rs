@@ -63,6 +63,31 @@ fn sequences(name: &str) -> Vec<Vec<u8>> {
     (0..25).map(bytes).collect()
 }
 
+/// Holders that cease to serve and serve again, for the server's brain: bytes as `src/brains/coordinator.rs` reads them.
+fn ceasing_holders() -> Vec<u8> {
+    let join = |index: u8, parts: [u8; 4], serves: u8| {
+        let who = [0, 0, index, 0, 0, 0, index, 1, 0x58, 0x1b];
+        [&who[..], &parts, &[0, serves, 0]].concat()
+    };
+    let uploads = |index: u8, on: u8| vec![0, 255, index, 0, on];
+    let all = [255, 255, 15, 0];
+    [
+        vec![0],
+        join(1, all, 255),
+        join(2, [0; 4], 255),
+        join(3, [0; 4], 0),
+        uploads(1, 0),
+        join(4, [0; 4], 255),
+        uploads(3, 1),
+        uploads(1, 1),
+        uploads(1, 1),
+        uploads(9, 1),
+        vec![255, 0, 255],
+        uploads(2, 0),
+    ]
+    .concat()
+}
+
 fn journals() -> Vec<Vec<u8>> {
     let check = |fields: &[&[u8]]| blake3::hash(&fields.concat()).as_bytes()[..4].to_vec();
     let mut header = [&b"hybJrnl\n"[..], &1u16.to_le_bytes(), &[5; 32], &16_384u32.to_le_bytes()].concat();
@@ -257,7 +282,7 @@ fn main() -> std::io::Result<()> {
     for (target, seeds) in [
         ("address", addresses()),
         ("client-frame", damaged(frames("client"))),
-        ("coordinator", sequences("coordinator")),
+        ("coordinator", sequences("coordinator").into_iter().chain([ceasing_holders()]).collect()),
         ("http", texts(REQUESTS)),
         ("journal", damaged(journals())),
         ("manifest", damaged(vectors("manifest.", ""))),

@@ -32,10 +32,11 @@ impl Coordinator {
     fn receivers(&self, client: &Client) -> u8 {
         let usual = self.config.uploads_max;
         let lossy = client.loss_permille >= LOSSY_PERMILLE;
-        let uplink = BytesPerSecond::new(client.uplink_known() / if lossy { 2 } else { 1 });
-        let measured = client.sent_rate > 0 || client.uplink < u64::MAX;
+        // Whether it serves anybody now is its own affair: what it may do when it does must not wait for another message.
+        let uplink = BytesPerSecond::new(client.known_within(client.offered) / if lossy { 2 } else { 1 });
+        let measured = client.sent_rate > 0 || client.offered < u64::MAX;
         let part_len = self.contents.get(&client.content).map_or(0, |swarm| swarm.part_len.as_u64());
-        if !offers_enough(client.uplink, part_len) {
+        if !offers_enough(client.offered, part_len) {
             0
         } else if measured && uplink < POOR_LINK {
             usual.min(1)

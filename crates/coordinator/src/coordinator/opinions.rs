@@ -94,26 +94,47 @@ impl Coordinator {
         accusers >= self.config.accusers_to_hide as usize && accusers > vouchers
     }
 
-    /// Hides a peer from others, or shows it again: it is not given to them, and what it says that it holds does not count.
+    /// Hides a peer from others, or shows it again, wherever it is a member.
     fn review(&mut self, peer: PeerId) {
         let members: Vec<ClientId> = self.memberships(peer).collect();
-        for member in members {
-            let Some(vouchers) = self.clients.get(&member).map(|record| record.vouchers.len()) else { continue };
-            let shunned = self.is_shunned(peer, vouchers);
-            let Some(record) = self.clients.get_mut(&member) else { continue };
-            let Some(swarm) = self.contents.get_mut(&record.content) else { continue };
-            let coordinates = record.address.filter(|_| !shunned);
-            if coordinates.is_some() == record.coordinates.is_some() {
-                continue;
-            }
-            if shunned {
-                record.place = swarm.set_apart(member, record.place);
-            } else {
-                record.place = swarm.admit(member, record.place);
-            }
-            record.coordinates = coordinates;
-            self.hungry.insert(record.content);
-            self.believe(member);
+        members.into_iter().for_each(|member| self.review_member(member));
+    }
+
+    /// Hides a member from others, or shows it again: it is not given to them, and what it says that it holds does not count.
+    pub(super) fn review_member(&mut self, member: ClientId) {
+        let Some(record) = self.clients.get(&member) else { return };
+        let shunned = self.is_shunned(record.peer, record.vouchers.len());
+        let Some(record) = self.clients.get_mut(&member) else { return };
+        let Some(swarm) = self.contents.get_mut(&record.content) else { return };
+        let serves = lists::offers_enough(record.uplink, swarm.part_len.as_u64());
+        let coordinates = record.address.filter(|_| serves && !shunned);
+        if coordinates.is_some() == record.coordinates.is_some() {
+            return;
+        }
+        if coordinates.is_none() {
+            record.place = swarm.set_apart(member, record.place);
+        } else {
+            record.place = swarm.admit(member, record.place);
+        }
+        record.coordinates = coordinates;
+        self.hungry.insert(record.content);
+        self.believe(member);
+    }
+
+    /// A member begins to serve others, or ceases to.
+    pub(super) fn on_uploads(&mut self, now: Instant, member: ClientId, on: bool) {
+        let Some(record) = self.clients.get_mut(&member) else { return };
+        let Some(swarm) = self.contents.get_mut(&record.content) else { return };
+        let content = record.content;
+        let known_before = record.uplink_known();
+        record.uplink = if on { record.offered } else { 0 };
+        swarm.uplinks_known = swarm.uplinks_known.saturating_sub(known_before).saturating_add(record.uplink_known());
+        let thrifty = self.quality.class(swarm.class).egress_policy == EgressPolicy::Thrifty;
+        self.review_member(member);
+        if !on {
+            self.lost_a_holder(now, content);
+        } else if thrifty {
+            self.spare_direct_clients(now, content);
         }
     }
 }

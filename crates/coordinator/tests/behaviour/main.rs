@@ -4,6 +4,7 @@
 
 mod opinions;
 mod quality;
+mod uploads;
 
 use ed25519_dalek::SigningKey;
 use hybrid_coordinator::{ClientId, Config, Coordinator, EgressPolicy, Input, Output, PartVerdict, TicketIssuer};

@@ -461,6 +461,7 @@ impl World {
             }
             ClientMessage::Report(report) => hybrid_coordinator::Input::Report { client, report },
             ClientMessage::Vouch(vouch) => hybrid_coordinator::Input::Vouch { client, vouch },
+            ClientMessage::Uploads(uploads) => hybrid_coordinator::Input::Uploads { client, uploads },
             ClientMessage::Bye(_) => hybrid_coordinator::Input::Left { client },
         };
         self.server(input);

@@ -169,7 +169,7 @@ impl Site for TestSite {
                     sender.close(Bye { code: ByeCode::TooFast, reason: String::new() });
                     return;
                 }
-                ClientMessage::Report(_) | ClientMessage::Vouch(_) => {}
+                ClientMessage::Report(_) | ClientMessage::Vouch(_) | ClientMessage::Uploads(_) => {}
                 ClientMessage::Bye(_) => {
                     let reason = socket.client().ip().to_string();
                     sender.close(Bye { code: ByeCode::Done, reason });

@@ -7,7 +7,7 @@
 use super::error::ValueError;
 use crate::control::{
     BLAMED_MAX, Bye, ByeCode, Directive, Join, PEERS_MAX, PROGRAM_BYTES_MAX, PartPush, REASON_BYTES_MAX,
-    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, TICKET_BYTES_MAX, Vouch, Want, Welcome,
+    REASON_LINE_BYTES_MAX, REASONS_MAX, Report, SOURCES_MAX, TICKET_BYTES_MAX, Uploads, Vouch, Want, Welcome,
 };
 use crate::peer::{
     ASK_PROOFS_MAX, AskProofs, Have, Hello, PROOFS_BYTES_MAX, PartReply, Proofs, Request, TOLD_PEERS_MAX, ToldPeers,
@@ -622,6 +622,19 @@ impl TryFrom<VouchBody> for Vouch {
 
     fn try_from(body: VouchBody) -> Checked<Self> {
         Ok(Self { peers: body.peers.checked("peers")?.into_iter().map(PeerId::from_bytes).collect() })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct UploadsBody {
+    pub(super) on: bool,
+}
+
+impl TryFrom<UploadsBody> for Uploads {
+    type Error = ValueError;
+
+    fn try_from(body: UploadsBody) -> Checked<Self> {
+        Ok(Self { on: body.on })
     }
 }
 

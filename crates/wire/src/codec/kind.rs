@@ -66,6 +66,8 @@ kinds! {
     Report = 0x02, 60 << 10;
     /// Client to server, who sent it parts.
     Vouch = 0x03, 4 << 10;
+    /// Client to server, whether it serves peers now.
+    Uploads = 0x04, 1;
     /// Server to client, the answer to `Join`.
     Welcome = 0x91, 40 << 10;
     /// Server to client, a change.

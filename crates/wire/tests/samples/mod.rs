@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hybrid_manifest::{ContentId, PartNumber, SigningKey};
 use hybrid_units::{Duration, Mode, UnixTime};
 use hybrid_wire::control::{
-    Bye, ByeCode, ClientMessage, Directive, Join, PartPush, Report, ServerMessage, Vouch, Want, Welcome,
+    Bye, ByeCode, ClientMessage, Directive, Join, PartPush, Report, ServerMessage, Uploads, Vouch, Want, Welcome,
 };
 use hybrid_wire::peer::{AskProofs, Have, Hello, PartReply, PeerMessage, Proofs, Request, ToldPeers};
 use hybrid_wire::ticket::{Roles, Ticket, prefix_mac, site_code};
@@ -214,6 +214,8 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         ("report", Message::Client(ClientMessage::Report(report))),
         ("report-empty", Message::Client(ClientMessage::Report(Report::default()))),
         ("vouch", Message::Client(ClientMessage::Vouch(Vouch { peers: vec![peer(0x22), peer(0x33)] }))),
+        ("uploads-on", Message::Client(ClientMessage::Uploads(Uploads { on: true }))),
+        ("uploads-off", Message::Client(ClientMessage::Uploads(Uploads { on: false }))),
         ("client-bye", Message::Client(ClientMessage::Bye(bye.clone()))),
         ("welcome", Message::Server(ServerMessage::Welcome(welcome))),
         ("welcome-bare", Message::Server(ServerMessage::Welcome(bare_welcome))),

@@ -9,7 +9,7 @@ use hybrid_manifest::{ContentId, PartLen, PartNumber};
 use hybrid_qos::{DirectClients, Sample};
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode, UnixTime};
 use hybrid_wire::address::{AddressPolicy, dialable};
-use hybrid_wire::control::{ClientMessage, Join, Report, ServerMessage, Vouch, Want};
+use hybrid_wire::control::{ClientMessage, Join, Report, ServerMessage, Uploads, Vouch, Want};
 use hybrid_wire::{PROTOCOL_VERSION, SessionToken, Source, UploadContract, decode_client};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,7 +44,11 @@ impl Driver {
     }
 
     fn input(&mut self, feed: &mut Feed<'_>) -> Option<Input> {
-        let kind = feed.byte() % 21;
+        let kind = match feed.byte() {
+            // Of the rest of the division, so that the corpus goes on meaning what it meant.
+            252..=255 => 21,
+            kind => kind % 21,
+        };
         let index = feed.byte() % 10;
         let client = ClientId(u64::from(index));
         let number = PartNumber::new(feed.below(PARTS + 2));
@@ -71,6 +75,7 @@ impl Driver {
                 ClientMessage::Join(join) => self.join(client, join, index, false),
                 ClientMessage::Report(report) => Input::Report { client, report },
                 ClientMessage::Vouch(vouch) => Input::Vouch { client, vouch },
+                ClientMessage::Uploads(uploads) => Input::Uploads { client, uploads },
                 ClientMessage::Bye(_) => Input::Left { client },
             },
             6..=10 => Input::Report {
@@ -110,6 +115,7 @@ impl Driver {
                 let peers = feed.few(8).into_iter().map(peer).collect();
                 Input::Vouch { client, vouch: Vouch { peers } }
             }
+            21 => Input::Uploads { client, uploads: Uploads { on: feed.flag() } },
             _ => Input::ContentAdded {
                 content: content(feed.byte()),
                 part_count: if feed.byte() == 0 { 0 } else { PARTS },
