@@ -20,7 +20,7 @@ const BUSY_ENOUGH: u8 = 3;
 /// Parts that are announced at once whatever else: as many as one message is sure to take.
 const GATHERED_MAX: usize = 256;
 
-/// Parts that came and were not announced yet.
+/// Parts that came and were not announced yet: as many as the content has, at most.
 #[derive(Debug, Default)]
 pub(crate) struct Announcements {
     parts: BTreeSet<PartNumber>,
@@ -35,6 +35,11 @@ impl Announcements {
 
     pub(crate) fn remove(&mut self, number: PartNumber) {
         self.parts.remove(&number);
+    }
+
+    /// There is something to offer again.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        self.since = (!self.parts.is_empty()).then_some(now);
     }
 
     pub(crate) fn due(&self) -> Instant {
@@ -54,18 +59,24 @@ impl Session {
             return;
         }
         self.announcements.since = None;
+        if !self.serves() && self.config.upload {
+            // They are offered when this client serves again.
+            return;
+        }
         let parts = std::mem::take(&mut self.announcements.parts);
         if !self.serves() || self.stopped {
             return;
         }
         for (id, connection) in self.connections.iter() {
-            let news = PartRanges::from_ascending(
-                parts
-                    .iter()
-                    .copied()
-                    .filter(|number| !connection.has.contains(*number) && connection.pushing != Some(*number)),
-            );
-            if !news.is_empty() {
+            let lacks = |number: &PartNumber| !connection.has.contains(*number) && connection.pushing != Some(*number);
+            // One message does not hold any set of parts that came in hours.
+            let mut from = PartNumber::new(0);
+            loop {
+                let news = PartRanges::from_ascending(parts.range(from..).copied().filter(lacks));
+                if news.is_empty() {
+                    break;
+                }
+                from = news.end();
                 let have = Have { parts: news, queue };
                 self.out.push_back(Output::SendPeer { connection: id, message: PeerMessage::Have(have) });
             }

@@ -278,6 +278,7 @@ impl Session {
         self.progress.parts_held = self.fetches.held().len();
         self.progress.start_up.get_or_insert(now.since(self.started));
         self.reporting.part_gained(now, number, class, length);
+        self.allowance.received(length);
         let progress = self.progress();
         self.out.push_back(Output::Event(Event::PartStored { number, source: class, peer, holders, progress }));
         self.announcements.add(now, number);

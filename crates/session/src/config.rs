@@ -1,6 +1,6 @@
 //! The session's constants, each with its reason.
 
-use hybrid_units::{BytesPerSecond, Duration};
+use hybrid_units::{ByteCount, BytesPerSecond, Duration, Ratio};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::Want;
 
@@ -25,6 +25,10 @@ pub struct Config {
     pub upload: bool,
     /// How fast it serves them at most.
     pub upload_limit: Option<BytesPerSecond>,
+    /// How many bytes of parts it sends in this session at most. A part is sent only if it fits as a whole.
+    pub upload_volume_max: Option<ByteCount>,
+    /// How much it sends at most for what came in this session and was verified; two parts may be sent before anything came.
+    pub upload_ratio_max: Option<Ratio>,
     /// Parts asked of the server at one time in client/server mode. Default 4: hides the round trip without holding a queue.
     pub server_requests: usize,
     /// Parts asked of peers at one time. Default 64; also bounded by what the sources take.
@@ -67,6 +71,8 @@ impl Default for Config {
             want: Want::Whole,
             upload: true,
             upload_limit: None,
+            upload_volume_max: None,
+            upload_ratio_max: None,
             server_requests: 4,
             peer_requests: 64,
             requests_per_peer: 16,

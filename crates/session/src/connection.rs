@@ -225,8 +225,9 @@ impl Connection {
         (self.barred_until, self.patience) = (until, patience);
     }
 
-    /// It says that it has nothing to do: it is asked at once, unless it said so before and did nothing.
+    /// It says that it has nothing to do: it serves, and is asked at once, unless it said so before and did nothing.
     pub(crate) fn calls_for_work(&mut self) {
+        self.uploads = true;
         self.queue = 0;
         if self.lapses < LAPSES_BELIEVED {
             self.busy_until = Instant::ZERO;

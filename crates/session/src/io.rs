@@ -1,6 +1,6 @@
 //! What goes into a session and what comes out: the whole contract with its driver.
 
-use crate::{Anchors, Progress};
+use crate::{Anchors, Progress, UploadPause};
 use bytes::Bytes;
 use hybrid_manifest::{ExpectedPart, PartNumber, PartRange, VerifiedPart, VerifyError};
 use hybrid_units::{BytesPerSecond, Duration, Instant, Mode};
@@ -238,6 +238,9 @@ pub enum Input {
         /// How many of them were lost.
         lost_packets: u64,
     },
+    /// Peers are to be served no more, or `None`: as far as the caps of the [`Config`](crate::Config) allow it. What is being
+    /// sent is sent to its end.
+    PauseUploads(Option<UploadPause>),
     /// The end: say good-bye to everyone.
     Stop,
 }

@@ -17,6 +17,7 @@
 //!
 //! `crates/coordinator/tests/pair.rs` drives this crate and the coordinator against each other on a virtual clock.
 
+mod allowance;
 mod anchors;
 mod announcements;
 mod arrivals;
@@ -42,9 +43,10 @@ mod session;
 mod swarming;
 mod uploads;
 
+pub use allowance::UploadPause;
 pub use anchors::Anchors;
 pub use config::Config;
 pub use io::{ConnectionId, Event, Input, Output, PartFailure, PartSource};
-pub use progress::Progress;
+pub use progress::{Progress, UploadsOff};
 pub use rejoin::Rejoin;
 pub use session::Session;

@@ -23,10 +23,11 @@ impl Session {
             has: PartRanges::from_ascending(self.fetches.held().iter()),
             want: if self.is_complete() { Want::Seed } else { self.config.want },
             contract: UploadContract {
-                upload: self.config.upload,
+                upload: self.would_serve(),
                 rate_limit_bytes_per_second: self.config.upload_limit.map(|limit| limit.as_u64()),
             },
         };
+        self.uploads_told();
         self.out.push_back(Output::SendControl(ClientMessage::Join(join)));
     }
 

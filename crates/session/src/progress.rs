@@ -21,6 +21,10 @@ pub struct Progress {
     pub received: [ByteCount; Source::ALL.len()],
     /// Part bytes sent to peers.
     pub sent: ByteCount,
+    /// What may have been sent by now, all told; `None` without a cap. With a ratio it grows with what comes.
+    pub upload_max: Option<ByteCount>,
+    /// Why peers are not served now; `None` if they are.
+    pub uploads_off: Option<UploadsOff>,
     /// Bytes that came twice, or came and were not the part.
     pub wasted: ByteCount,
     /// Peers connected now.
@@ -29,6 +33,38 @@ pub struct Progress {
     pub peers_used: u32,
     /// From the first input to the first part; `None` before it.
     pub start_up: Option<Duration>,
+}
+
+/// Why peers are not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a new reason must be told everywhere")]
+pub enum UploadsOff {
+    /// The user wants it so.
+    NoUpload,
+    /// No other part fits what may be sent in this session.
+    Volume,
+    /// No other part fits what may be sent for what came.
+    Ratio,
+    /// These are not the hours for it.
+    Hours,
+    /// The user pays for each byte.
+    Metered,
+    /// The server gives no receivers: the uplink is too slow for a part in time.
+    Server,
+}
+
+impl UploadsOff {
+    /// The reason's name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoUpload => "no-upload",
+            Self::Volume => "volume",
+            Self::Ratio => "ratio",
+            Self::Hours => "hours",
+            Self::Metered => "metered",
+            Self::Server => "server",
+        }
+    }
 }
 
 impl Progress {

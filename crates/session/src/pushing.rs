@@ -59,13 +59,14 @@ impl Session {
     pub(crate) fn push(&mut self, now: Instant) {
         let slots = self.upload_slots();
         let may = self.serves() && !self.stopped;
-        while may && self.pushes.due && self.uploads.may_push(now, slots.min(PUSHES)) {
+        while may && self.pushes.due && self.allowance.has_room() && self.uploads.may_push(now, slots.min(PUSHES)) {
             let Some((id, number)) = self.choose_push(now) else {
                 self.pushes.due = false;
                 return;
             };
             let Some(connection) = self.connections.get_mut(id) else { return };
             connection.pushing = Some(number);
+            self.allowance.begin(id, number, self.length_of(number).into());
             let pace = self.uploads.push(now, id, number, slots);
             self.out.push_back(Output::PushPart { connection: id, number, pace });
         }
@@ -98,6 +99,7 @@ impl Session {
         taken: bool,
     ) {
         self.uploads.ended(now, id, number, taken && sent_bytes == self.part_bytes);
+        self.allowance.end(id, number, sent_bytes);
         self.progress.sent += ByteCount::new(sent_bytes);
         self.reporting.sent(sent_bytes);
         self.pushes.due = true;

@@ -21,8 +21,10 @@ impl Session {
         if !self.connections.contains(connection) {
             return;
         }
-        let reply = if !self.serves() || !self.fetches.held().contains(number) {
+        let reply = if !self.fetches.held().contains(number) {
             PartReply::Gone
+        } else if let Some(off) = self.uploads_off() {
+            self.refusal(off)
         } else {
             match self.uploads.admit(connection, number, self.part_bytes) {
                 Admission::Queued => return,
@@ -36,7 +38,7 @@ impl Session {
     }
 
     pub(crate) fn serve(&mut self, now: Instant) {
-        if self.stopped {
+        if self.stopped || !self.serves() {
             return;
         }
         let slots = self.upload_slots();
@@ -53,8 +55,12 @@ impl Session {
         let copies = |number: PartNumber| availability.of(number);
         let mut lot = || rng.random();
         let mut begun = Vec::new();
-        while let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, level, copies, &mut lot) {
+        while self.allowance.has_room()
+            && let Some((connection, number, pace)) = self.uploads.next(now, slots, crowd, level, copies, &mut lot)
+        {
             begun.push(connection);
+            let length = self.manifest.layout().part(number).map_or(0, |place| place.len().into());
+            self.allowance.begin(connection, number, length);
             let queue = self.uploads.queue();
             self.out.push_back(Output::ServePart { connection, number, queue, pace });
         }
@@ -63,11 +69,6 @@ impl Session {
                 connection.served = connection.served.saturating_add(1);
             }
         }
-    }
-
-    /// Whether parts are sent to peers at all: if the user allows it, and the server gives receivers.
-    pub(crate) fn serves(&self) -> bool {
-        self.config.upload && self.limits.uploads_max > 0
     }
 
     pub(crate) fn upload_slots(&self) -> usize {
@@ -96,6 +97,7 @@ impl Session {
 
     pub(crate) fn on_served(&mut self, now: Instant, connection: ConnectionId, number: PartNumber, sent_bytes: u64) {
         self.uploads.ended(now, connection, number, sent_bytes == self.part_bytes);
+        self.allowance.end(connection, number, sent_bytes);
         self.progress.sent += ByteCount::new(sent_bytes);
         self.reporting.sent(sent_bytes);
         if let Some(connection) = self.connections.get_mut(connection)
@@ -112,6 +114,9 @@ impl Session {
 
     /// Nothing waits here: tells the neighbours that lack most, so that they move requests from longer queues.
     pub(crate) fn call_for_work(&mut self) {
+        if !self.serves() || !self.allowance.has_room() {
+            return;
+        }
         let held = self.fetches.held();
         let mut lacking: Vec<(u32, ConnectionId)> = self
             .connections

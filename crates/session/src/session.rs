@@ -1,5 +1,6 @@
 //! The session itself: takes inputs, keeps the parts' states, and decides what to ask of whom.
 
+use crate::allowance::Allowance;
 use crate::announcements::Announcements;
 use crate::arrivals::SERVER_RETRY_MAX;
 use crate::availability::Availability;
@@ -75,6 +76,7 @@ pub struct Session {
     pub(crate) known: KnownPeers,
     pub(crate) uploads: Uploads,
     pub(crate) lookups: Lookups,
+    pub(crate) allowance: Allowance,
     pub(crate) reporting: Reporting,
 
     /// No request to a peer is due to be given up before this time.
@@ -143,6 +145,8 @@ impl Session {
             known: KnownPeers::new(&config),
             lookups: Lookups::default(),
             uploads: Uploads::new(&config, layout.part_count()),
+            // All parts but the last have the length of the first.
+            allowance: Allowance::new(&config, layout.part(PartNumber::new(0)).map_or(0, |place| place.len().into())),
             reporting: Reporting::new(now),
             expires_at: Instant::FAR_FUTURE,
             started: now,
@@ -165,6 +169,8 @@ impl Session {
             mode: self.mode,
             peers: u32::try_from(self.connections.len()).unwrap_or(u32::MAX),
             peers_used: u32::try_from(self.peers_used.len()).unwrap_or(u32::MAX),
+            upload_max: self.allowance.max().map(ByteCount::new),
+            uploads_off: self.uploads_off(),
             ..self.progress
         }
     }
@@ -245,13 +251,16 @@ impl Session {
             Input::Links { round_trip, sent_packets, lost_packets } => {
                 self.reporting.links(round_trip, sent_packets, lost_packets);
             }
+            Input::PauseUploads(pause) => self.allowance.pause(pause),
             Input::Stop => self.on_stop(now),
         }
         self.expire(now);
         self.dial(now);
         self.fetch(now);
+        self.mind_uploads(now);
         self.serve(now);
         self.push(now);
+        self.mind_uploads(now);
         self.ask_peers(now);
         self.look_up(now);
         self.announce(now);
@@ -291,6 +300,7 @@ impl Session {
             .chain(dial)
             .chain(self.ask_peers_at())
             .chain(self.look_up_at())
+            .chain(self.uploads_tell_at())
             .chain([deadline, self.reporting.due(), self.announcements.due()])
             .min()
             .unwrap_or(Instant::FAR_FUTURE)
@@ -317,6 +327,8 @@ impl Session {
         self.availability.check_invariants(self.connections.values().map(|connection| &connection.has));
         self.uploads.check_invariants();
         self.lookups.check_invariants();
+        self.allowance.check_invariants();
+        assert!(self.stopped || self.serves() || self.uploads.none_wait(), "somebody waits for what will not come");
         let connected = self.connections.values().map(|connection| connection.peer);
         assert!(self.known.are_connected(connected), "the peers that are connected are not those with connections");
         for (number, flight) in self.fetches.flights() {

@@ -122,6 +122,15 @@ impl Uploads {
         self.waiting.len() != before
     }
 
+    /// Takes all requests off the queue.
+    pub(crate) fn take_waiting(&mut self) -> Vec<(ConnectionId, PartNumber)> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    pub(crate) fn none_wait(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Nobody can be sent this part any more: those who wait for it.
     pub(crate) fn lost(&mut self, number: PartNumber) -> Vec<ConnectionId> {
         self.waiting.extract_if(.., |(_, waits)| *waits == number).map(|(connection, _)| connection).collect()

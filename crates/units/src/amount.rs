@@ -13,7 +13,13 @@ pub struct ByteCount(u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BytesPerSecond(u64);
 
-/// A text that is no byte count or no rate; says which forms are accepted.
+/// One amount for each of another, to a thousandth: 1.5 is three bytes for two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ratio {
+    thousandths: u32,
+}
+
+/// A text that is no byte count, no rate or no ratio; says which forms are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseAmountError {
@@ -33,6 +39,9 @@ pub enum ParseAmountError {
         "a rate of zero would never send anything: write a greater one, or leave it away where that means no limit"
     )]
     ZeroRate,
+    /// Not a ratio.
+    #[error("'{0}' is not a ratio: write a number from 0.001 to 1000000, such as 0.5 or 2")]
+    Ratio(String),
 }
 
 /// A value of the user's, made fit for a message: control characters escaped, at most 80 characters.
@@ -180,6 +189,37 @@ impl FromStr for BytesPerSecond {
     }
 }
 
+impl Ratio {
+    const THOUSANDTHS_MAX: u32 = 1_000_000_000;
+
+    /// So many of the first for a thousand of the second; `None` for none at all, or more than a million for one.
+    pub const fn from_thousandths(thousandths: u32) -> Option<Self> {
+        if thousandths == 0 || thousandths > Self::THOUSANDTHS_MAX { None } else { Some(Self { thousandths }) }
+    }
+
+    /// So many for `amount`, rounded down.
+    pub fn of(self, amount: u64) -> u64 {
+        u64::try_from(u128::from(amount) * u128::from(self.thousandths) / 1_000).unwrap_or(u64::MAX)
+    }
+}
+
+impl FromStr for Ratio {
+    type Err = ParseAmountError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAmountError> {
+        let thousandths = plain_decimal(text).and_then(|number| whole(number * 1_000.0));
+        let ratio = thousandths.and_then(|number| u32::try_from(number).ok()).and_then(Self::from_thousandths);
+        ratio.ok_or_else(|| ParseAmountError::Ratio(shown(text)))
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.thousandths / 1_000, self.thousandths % 1_000);
+        f.pad(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
 impl fmt::Display for ByteCount {
     /// Powers of 1000 with one decimal: `153.6 MB`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -249,6 +289,43 @@ mod tests {
             assert_eq!(text.parse::<BytesPerSecond>().ok().map(BytesPerSecond::as_u64), expected, "{text}");
         }
         assert_eq!("0M".parse::<BytesPerSecond>(), Err(ParseAmountError::ZeroRate));
+    }
+
+    #[test]
+    fn ratios_as_people_write_them() {
+        for (text, expected) in [
+            ("2", Some(2_000)),
+            ("0.5", Some(500)),
+            (".5", Some(500)),
+            ("1.25", Some(1_250)),
+            ("0.001", Some(1)),
+            ("0.0004", None),
+            ("1000000", Some(1_000_000_000)),
+            ("1000001", None),
+            ("99999999999999999999", None),
+            ("0", None),
+            ("", None),
+            (".", None),
+            ("-1", None),
+            ("1e3", None),
+            ("50%", None),
+            ("1:2", None),
+            ("inf", None),
+        ] {
+            let expected = expected.and_then(Ratio::from_thousandths);
+            assert_eq!(text.parse::<Ratio>().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_of_an_amount() {
+        let ratio = |text: &str| text.parse::<Ratio>().expect("a ratio");
+        assert_eq!((ratio("1.5").of(3), ratio("0.001").of(999), ratio("0.001").of(1_000)), (4, 0, 1));
+        assert_eq!(ratio("1000000").of(u64::MAX), u64::MAX, "saturates");
+        assert_eq!(
+            [ratio("1.50"), ratio("2"), ratio("0.001"), ratio("10")].map(|r| r.to_string()),
+            ["1.5", "2", "0.001", "10"]
+        );
     }
 
     #[test]

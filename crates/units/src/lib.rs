@@ -22,7 +22,7 @@ mod amount;
 mod bucket;
 mod time;
 
-pub use amount::{ByteCount, BytesPerSecond, ParseAmountError};
+pub use amount::{ByteCount, BytesPerSecond, ParseAmountError, Ratio};
 pub use bucket::TokenBucket;
 pub use std::time::Duration;
 pub use time::{Instant, ParseDurationError, UnixTime, parse_duration};

@@ -88,6 +88,24 @@ fn ceasing_holders() -> Vec<u8> {
     .concat()
 }
 
+/// Clients that use up a volume or a ratio, for the client's brain: bytes as `src/brains/session.rs` reads them.
+fn capped_givers() -> Vec<Vec<u8>> {
+    let resume = [0, 32, 0, 0, 0, 0, 0];
+    let connect = |connection: u8| vec![0, 6, connection, 0, 0, connection, 5, 0, 0, 0, 0, 0];
+    let (ask, served) = (|number: u8| vec![0, 21, 1, number, 0], |number: u8| vec![0, 23, 1, number, 0, 0, 0x40]);
+    let give = |number: u8| [ask(number), ask(number + 1), served(number), served(number + 1)].concat();
+    let pushed = |number: u8| vec![0, 35, 0, number, 0, 3];
+    let (pause, resumes, wait) = (vec![0, 255, 0, 0, 0, 0], vec![0, 255, 0, 0, 0, 2], vec![201, 0, 250]);
+    let by_volume: Vec<u8> = (0..5).map(|pair| give(2 * pair)).collect::<Vec<_>>().concat();
+    let by_ratio: Vec<u8> = (0..11).map(|number| [pushed(number), give(number)].concat()).collect::<Vec<_>>().concat();
+    let begin = |flags: u8, held: [u8; 4]| [&[flags][..], &held, &resume, &connect(1), &connect(2)].concat();
+    vec![
+        [begin(48, [255, 15, 0, 0]), give(0), pause.clone(), ask(3), resumes.clone(), by_volume, wait.clone(), ask(0)]
+            .concat(),
+        [begin(192, [0; 4]), by_ratio, pause, wait.clone(), resumes, wait, give(4)].concat(),
+    ]
+}
+
 fn journals() -> Vec<Vec<u8>> {
     let check = |fields: &[&[u8]]| blake3::hash(&fields.concat()).as_bytes()[..4].to_vec();
     let mut header = [&b"hybJrnl\n"[..], &1u16.to_le_bytes(), &[5; 32], &16_384u32.to_le_bytes()].concat();
@@ -293,7 +311,7 @@ fn main() -> std::io::Result<()> {
         ("peer-frame", damaged(frames("peer"))),
         ("proofs", damaged(vectors("content.100000", "proof"))),
         ("server-frame", damaged(frames("server"))),
-        ("session", sequences("session")),
+        ("session", sequences("session").into_iter().chain(capped_givers()).collect()),
         ("settings", texts(SETTINGS)),
         ("text", texts(TEXTS)),
         ("ticket", damaged(tickets.clone())),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod allowance;
 mod behaviour;
 mod continuity;
 mod props;

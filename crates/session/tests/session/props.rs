@@ -4,8 +4,8 @@
 use crate::world::{NOW, PARTS, World, coordinates, mode, numbers, peer, world};
 use bytes::Bytes;
 use hybrid_manifest::{PartNumber, PartRange};
-use hybrid_session::{Config, ConnectionId, Input, Output, PartFailure, PartSource, Session};
-use hybrid_units::{Duration, Instant};
+use hybrid_session::{Config, ConnectionId, Input, Output, PartFailure, PartSource, Session, UploadPause};
+use hybrid_units::{ByteCount, Duration, Instant, Ratio};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{Bye, ByeCode, Directive, PartPush, ServerMessage, Welcome};
 use hybrid_wire::peer::{AskProofs, Have, Hello, PeerMessage, Proofs, ToldPeers};
@@ -99,6 +99,7 @@ enum Step {
     Seek {
         number: u32,
     },
+    PauseUploads(bool),
     /// Threads that verify and store come to an end.
     Settle,
 }
@@ -145,6 +146,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::StoreBreaks),
         1 => number().prop_map(|number| Step::Lose { number }),
         1 => number().prop_map(|number| Step::Seek { number }),
+        1 => any::<bool>().prop_map(Step::PauseUploads),
         3 => Just(Step::Settle),
     ]
 }
@@ -266,15 +268,21 @@ impl World {
             Step::StoreBreaks(_) => Input::StoreReady,
             Step::Lose { number: part } => Input::StoreLost { number: number(part) },
             Step::Seek { number: part } => Input::Seek { number: number(part) },
+            Step::PauseUploads(pause) => Input::PauseUploads(pause.then_some(UploadPause::Hours)),
         }]
     }
 }
 
-fn run(inline: bool, upload: bool, lazy: bool, held: &[u32], steps: &[Step]) -> Result<(), TestCaseError> {
+/// What may be sent, in bytes and in thousandths of what came.
+type Caps = (Option<u64>, Option<u32>);
+
+fn run(inline: bool, upload: bool, caps: Caps, lazy: bool, held: &[u32], steps: &[Step]) -> Result<(), TestCaseError> {
     let world = world(inline);
     let mut config = Config::default();
     config.seed = 5;
     config.upload = upload;
+    config.upload_volume_max = caps.0.map(ByteCount::new);
+    config.upload_ratio_max = caps.1.and_then(Ratio::from_thousandths);
     config.addresses = AddressPolicy::allowing(["10.0.0.0/8".parse().unwrap()]);
     config.rescue_after = Duration::from_millis(500);
     let held = held.iter().copied().map(PartNumber::new);
@@ -347,10 +355,11 @@ proptest! {
     fn any_sequence_of_events(
         inline in any::<bool>(),
         upload in prop::bool::weighted(0.9),
+        caps in (prop::option::weighted(0.2, 0u64..100_000), prop::option::weighted(0.2, 1u32..2_000)),
         lazy in any::<bool>(),
         held in parts(),
         steps in prop::collection::vec(steps(), 1..120),
     ) {
-        run(inline, upload, lazy, &held, &steps)?;
+        run(inline, upload, caps, lazy, &held, &steps)?;
     }
 }

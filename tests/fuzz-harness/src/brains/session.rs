@@ -1,13 +1,13 @@
 //! The client's brain under any sequence: it neither panics nor contradicts itself, comes to rest after each input, stores
-//! nothing but the content, and dials only what its policy admits.
+//! nothing but the content, dials only what its policy admits, and sends no more than its caps allow.
 
 use super::{decoded, note, peer, ranges};
 use crate::feed::Feed;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use hybrid_manifest::{Builder, Manifest, ManifestSpec, PartIds, PartLen, PartNumber, PartRange, Prepared, server_key};
-use hybrid_session::{Anchors, Config, ConnectionId, Input, Output, PartFailure, PartSource, Session};
-use hybrid_units::{ByteCount, Duration, Instant, Mode, UnixTime};
+use hybrid_session::{Anchors, Config, ConnectionId, Input, Output, PartFailure, PartSource, Session, UploadPause};
+use hybrid_units::{ByteCount, Duration, Instant, Mode, Ratio, UnixTime};
 use hybrid_wire::address::{AddressPolicy, dialable};
 use hybrid_wire::control::{ByeCode, Directive, PartPush, ServerMessage, Welcome};
 use hybrid_wire::peer::{AskProofs, Have, Hello, PeerMessage, Proofs, ToldPeers};
@@ -106,8 +106,8 @@ impl Content {
     }
 
     fn input(&self, feed: &mut Feed<'_>) -> Option<Input> {
-        // The last four bytes are of their own, so that inputs from before there were so many kinds mean what they meant.
         let kind = match feed.byte() {
+            // Of the rest of the division, so that the corpus goes on meaning what it meant.
             byte @ 252.. => byte,
             byte => byte % 36,
         };
@@ -168,9 +168,12 @@ impl Content {
             20 => Input::DialFailed { peer: peer(feed.byte() % 8) },
             21 => Input::PartRequested { connection, number },
             22 => Input::RequestCancelled { connection, number },
-            23 => Input::PartServed { connection, number, sent_bytes: u64::from(feed.u16()) },
+            23 => Input::PartServed { connection, number, sent_bytes: self.sent(which, feed) },
             24 => Input::PartOffered { connection, number },
-            25 => Input::PartPushed { connection, number, sent_bytes: u64::from(feed.u16()), taken: feed.flag() },
+            25 => {
+                let sent_bytes = self.sent(which, feed);
+                Input::PartPushed { connection, number, sent_bytes, taken: feed.flag() }
+            }
             26 => Input::HashesReceived { proofs: self.proofs(feed) },
             27 => Input::HashesFailed { retry_after: feed.flag().then(|| Duration::from_secs(u64::from(feed.u16()))) },
             28 => Input::StoreLost { number },
@@ -190,16 +193,26 @@ impl Content {
                 let message = PeerMessage::Peers(ToldPeers { peers: coordinates(&feed.few(8)) });
                 Input::PeerMessage { connection, message }
             }
-            252 => {
+            252 | 253 => Input::PauseUploads(match feed.byte() % 3 {
+                0 => Some(UploadPause::Hours),
+                1 => Some(UploadPause::Metered),
+                _ => None,
+            }),
+            254 => {
                 let addresses = coordinates(&feed.few(8)).into_iter().map(|peer| peer.address).collect();
                 Input::AddressesFound { addresses }
             }
-            253 => {
+            255 => {
                 let known = coordinates(&[feed.byte() % 9]).remove(0);
                 Input::Identified { address: known.address, peer: feed.flag().then_some(known.peer) }
             }
             _ => Input::PartReceived { source: PartSource::Push, number, bytes: self.spoilt(which, feed.byte()) },
         })
+    }
+
+    /// No driver sends more of a part than it has.
+    fn sent(&self, number: u32, feed: &mut Feed<'_>) -> u64 {
+        u64::from(feed.u16()).min(self.part(number).len() as u64)
     }
 
     fn proofs(&self, feed: &mut Feed<'_>) -> Bytes {
@@ -233,6 +246,13 @@ struct Driver {
     session: Session,
     policy: AddressPolicy,
     uploads: bool,
+    /// Bytes that may be sent.
+    volume_max: u64,
+    ratio_max: Option<Ratio>,
+    /// What is being sent, and what was.
+    under_way: Vec<(ConnectionId, PartNumber)>,
+    sent: u64,
+    stored: u64,
     store_breaks: bool,
     lazy: bool,
     /// What threads will say.
@@ -245,6 +265,7 @@ impl Driver {
         let mut outputs = 0;
         while let Some(input) = inputs.pop_front() {
             note(&input);
+            self.account(&input);
             self.session.handle_input(now, input);
             loop {
                 outputs += 1;
@@ -261,10 +282,32 @@ impl Driver {
                 }
             }
             self.session.check_invariants();
+            let lengths = self.under_way.iter().map(|(_, number)| self.content.part(number.as_u32()).len() as u64);
+            let at_most = self.sent + lengths.sum::<u64>();
+            assert!(at_most <= self.volume_max, "{at_most} bytes go out");
+            let ratio_allows = self.ratio_max.map_or(u64::MAX, |ratio| ratio.of(self.stored) + 2 * 16_384);
+            assert!(at_most <= ratio_allows, "{at_most} bytes go out for {}", self.stored);
         }
     }
 
-    fn answer(&self, output: Output) -> Option<Input> {
+    /// Keeps the books that the caps are checked against.
+    fn account(&mut self, input: &Input) {
+        match input {
+            Input::PartServed { connection, number, sent_bytes }
+            | Input::PartPushed { connection, number, sent_bytes, .. } => {
+                let ended = self.under_way.iter().position(|begun| *begun == (*connection, *number));
+                if let Some(place) = ended {
+                    self.under_way.remove(place);
+                    self.sent += sent_bytes;
+                }
+            }
+            // Each was verified and is counted once by the session, or not at all.
+            Input::Stored { number } => self.stored += self.content.part(number.as_u32()).len() as u64,
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, output: Output) -> Option<Input> {
         match output {
             Output::Verify { source, expected, bytes } => {
                 let number = expected.number();
@@ -286,7 +329,8 @@ impl Driver {
                 assert_eq!(dialable(address, &self.policy), Ok(()));
                 None
             }
-            Output::ServePart { number, .. } | Output::PushPart { number, .. } => {
+            Output::ServePart { connection, number, .. } | Output::PushPart { connection, number, .. } => {
+                self.under_way.push((connection, number));
                 assert!(self.uploads && self.session.held().contains(number), "served, and not held");
                 None
             }
@@ -307,17 +351,35 @@ pub(crate) fn run(data: &[u8]) {
     let mut config = Config::default();
     config.seed = 5;
     config.upload = flags & 6 != 6;
+    // Room for some parts.
+    config.upload_volume_max = (flags & 48 == 48).then_some(ByteCount::new(90_000));
+    config.upload_ratio_max = if flags & 192 == 192 { Ratio::from_thousandths(500) } else { None };
     config.addresses = policy.clone();
     config.quic_port = Some(7_000);
     config.lookups = flags & 16 == 16;
     config.rescue_after = Duration::from_millis(500);
     let uploads = config.upload;
+    let volume_max = config.upload_volume_max.map_or(u64::MAX, ByteCount::as_u64);
+    let ratio_max = config.upload_ratio_max;
     let held = feed.set(PARTS).into_iter().map(PartNumber::new);
     let mut now = Instant::from_micros(1);
     let session = Session::new(config, now, NOW, Arc::clone(&content.manifest), peer(OWN), held);
     let lazy = flags & 8 == 8;
     let pending = VecDeque::new();
-    let mut driver = Driver { content, session, policy, uploads, store_breaks: false, lazy, pending };
+    let mut driver = Driver {
+        content,
+        session,
+        policy,
+        uploads,
+        volume_max,
+        ratio_max,
+        under_way: Vec::new(),
+        sent: 0,
+        stored: 0,
+        store_breaks: false,
+        lazy,
+        pending,
+    };
     for _ in 0..STEPS_MAX {
         if feed.is_empty() {
             break;
