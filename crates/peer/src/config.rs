@@ -1,8 +1,9 @@
 //! What an embedder may choose.
 
+use crate::hours::Hours;
 use hybrid_manifest::ServerKey;
 use hybrid_server_transport::client::TlsTrust;
-use hybrid_units::BytesPerSecond;
+use hybrid_units::{ByteCount, BytesPerSecond, Ratio};
 use hybrid_wire::address::Prefix;
 use std::net::SocketAddr;
 
@@ -18,6 +19,17 @@ pub struct Config {
     pub upload: bool,
     /// How fast they are served at most, all together. Default `None`: no limit.
     pub upload_limit: Option<BytesPerSecond>,
+    /// How many bytes of parts each download sends at most, from its start to its end. Default `None`: no limit.
+    pub upload_volume_max: Option<ByteCount>,
+    /// How much each download sends at most for what it got itself, two parts apart. Default `None`: no limit.
+    pub upload_ratio_max: Option<Ratio>,
+    /// When other peers are served, by this computer's clock and time zone. Default `None`: always.
+    pub upload_hours: Option<Hours>,
+    /// Whether the user pays for each byte: nobody is served then. [`Download::set_metered`](crate::Download::set_metered)
+    /// changes it. Default `false`.
+    ///
+    /// What is asked for is fetched as before; nothing else ever is.
+    pub metered: bool,
     /// Private networks whose addresses may be dialled. Default none: public addresses only.
     ///
     /// They also lift the limit of connections with one network, since such a network is often a single one.
@@ -59,6 +71,10 @@ impl Default for Config {
             listen: None,
             upload: true,
             upload_limit: None,
+            upload_volume_max: None,
+            upload_ratio_max: None,
+            upload_hours: None,
+            metered: false,
             allow_peers: Vec::new(),
             dht: None,
             tell_parts: false,

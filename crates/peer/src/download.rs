@@ -186,6 +186,11 @@ impl Download {
         drop(self.commands.send(Command::Playing { buffer, ran_dry }).await);
     }
 
+    /// Tells whether the user pays for each byte now: nobody is served while he does.
+    pub async fn set_metered(&self, metered: bool) {
+        drop(self.commands.send(Command::Metered(metered)).await);
+    }
+
     /// Ends it in good order: says good-bye to server and peers and brings the cache to the disk. Gives the last figures.
     pub async fn close(mut self) -> Progress {
         drop(self.commands.send(Command::Stop).await);

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::dht::Dht;
 use crate::download::{DownloadEvent, Standing, blocking};
 use crate::error::DownloadError;
+use crate::hours;
 use crate::origin::{self, ControlEvent};
 use crate::store::Store;
 use bytes::Bytes;
@@ -19,7 +20,9 @@ use hybrid_peer_transport::{
 };
 use hybrid_server_transport::Written;
 use hybrid_server_transport::client::{ClientControlSender, FetchError, ServerClient};
-use hybrid_session::{Anchors, ConnectionId, Event, Input, Output, PartFailure, PartSource, Progress, Rejoin, Session};
+use hybrid_session::{
+    Anchors, ConnectionId, Event, Input, Output, PartFailure, PartSource, Progress, Rejoin, Session, UploadPause,
+};
 use hybrid_units::BytesPerSecond;
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage};
@@ -45,6 +48,8 @@ const SYNC_PARTS: usize = 64;
 const INLINE_VERIFY_BYTES_MAX: usize = 256 << 10;
 /// How long a disk that took no part is left alone.
 const STORE_RETRY: Duration = Duration::from_secs(10);
+/// The hours are looked at no later than this: a computer that slept, or was taken to another time zone, is found out then.
+const HOURS_LOOK: Duration = Duration::from_secs(300);
 /// How long the last words to the server may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The session's timers are looked at no later than this, so that a far future needs no arithmetic.
@@ -55,6 +60,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(3_600);
 pub(crate) enum Command {
     Seek(PartNumber),
     Playing { buffer: Duration, ran_dry: bool },
+    Metered(bool),
     Stop,
 }
 
@@ -102,6 +108,10 @@ pub(crate) struct Driver {
     session: Session,
     began: Instant,
     wake: Instant,
+    metered: bool,
+    pause: Option<UploadPause>,
+    /// When the hours are looked at again.
+    hours_at: Instant,
     control: Option<ClientControlSender>,
     control_events: mpsc::Receiver<ControlEvent>,
     last_words: Option<Written>,
@@ -142,6 +152,9 @@ impl Driver {
         tokio::spawn(origin::keep_control_open(parts.client.clone(), Rejoin::new(seed), control));
         Self {
             told: session.progress(),
+            metered: parts.config.metered,
+            pause: None,
+            hours_at: began,
             parts,
             session,
             began,
@@ -167,6 +180,7 @@ impl Driver {
 
     /// Runs until it is told to stop, or nobody can tell it any more.
     pub(crate) async fn run(mut self) {
+        self.mind_pause();
         self.parts.progress.send_replace(self.session.progress());
         for proofs in self.parts.store.known_proofs() {
             self.feed(Input::HashesReceived { proofs });
@@ -191,9 +205,14 @@ impl Driver {
                 command = self.parts.commands.recv() => match command {
                     Some(Command::Seek(number)) => self.feed(Input::Seek { number }),
                     Some(Command::Playing { buffer, ran_dry }) => self.feed(Input::Playing { buffer, ran_dry }),
+                    Some(Command::Metered(metered)) => {
+                        self.metered = metered;
+                        self.mind_pause();
+                    }
                     Some(Command::Stop) | None => break,
                 },
                 () = sleep_until(self.wake) => self.feed(Input::Timeout),
+                () = sleep_until(self.hours_at), if self.parts.config.upload_hours.is_some() => self.mind_pause(),
                 _ = housekeeping.tick() => {
                     ticks = ticks.wrapping_add(1);
                     self.keep_house(ticks.is_multiple_of(SYNC_EVERY));
@@ -315,6 +334,24 @@ impl Driver {
             }
             Output::Event(event) => self.on_session_event(event),
             Output::Timeout(_) => {}
+        }
+    }
+
+    /// Tells the session whether this is the time to serve anybody, and notes when to look again.
+    fn mind_pause(&mut self) {
+        let now = hours::now();
+        let hours = self.parts.config.upload_hours.map(|hours| hours.at(&now));
+        if let Some((_, until)) = hours {
+            self.hours_at = Instant::now() + until.min(HOURS_LOOK);
+        }
+        let pause = if self.metered {
+            Some(UploadPause::Metered)
+        } else {
+            hours.filter(|(within, _)| !within).map(|_| UploadPause::Hours)
+        };
+        if pause != self.pause {
+            self.pause = pause;
+            self.feed(Input::PauseUploads(pause));
         }
     }
 
@@ -739,6 +776,8 @@ fn session_config(parts: &DriverParts) -> hybrid_session::Config {
     config.lookups = parts.dht.is_some();
     config.upload = parts.config.upload;
     config.upload_limit = parts.config.upload_limit;
+    config.upload_volume_max = parts.config.upload_volume_max;
+    config.upload_ratio_max = parts.config.upload_ratio_max;
     // What the transport takes; asking for more would fail.
     config.requests_per_peer = config.requests_per_peer.min(hybrid_peer_transport::Config::default().requests_max);
     config

@@ -7,7 +7,8 @@ use hybrid_manifest::{
     SigningKey, server_key,
 };
 use hybrid_peer::{
-    Config, Download, DownloadError, DownloadEvent, FetchError, GetError, Mode, Overwrite, Peer, PeerId, Source,
+    Config, Download, DownloadError, DownloadEvent, FetchError, GetError, Hours, Mode, Overwrite, Peer, PeerId, Source,
+    UploadsOff,
 };
 use hybrid_server_transport::{
     ContentInfo, ContentPath, ControlSocket, Document, ManifestForm, PartHead, PartVerdict, ServerConfig, Service,
@@ -79,6 +80,8 @@ struct Little {
     ids: PartIds,
     members: Mutex<Vec<PeerCoordinates>>,
     parts_sent: AtomicU64,
+    /// What clients said of their uploads, with their joins and later.
+    uploads: Mutex<Vec<bool>>,
     /// The next part goes out with a flipped bit.
     spoil: AtomicBool,
     /// Somebody asked for the file: a server that has just started does not know its content before.
@@ -109,6 +112,7 @@ impl Little {
             ids,
             members: Mutex::default(),
             parts_sent: AtomicU64::new(0),
+            uploads: Mutex::default(),
             spoil: AtomicBool::new(false),
             resolved: AtomicBool::new(false),
             gone: tokio::sync::watch::Sender::new(false),
@@ -116,6 +120,7 @@ impl Little {
     }
 
     fn welcome(&self, join: &Join, client: SocketAddr) -> Welcome {
+        self.uploads.lock().unwrap().push(join.contract.upload);
         let mut members = self.members.lock().unwrap();
         let mode = if self.wanted.swarm && !members.is_empty() { Mode::PeerToPeer } else { Mode::ClientServer };
         let peers = if mode == Mode::PeerToPeer { members.clone() } else { Vec::new() };
@@ -217,7 +222,8 @@ impl Site for Little {
                     }
                     drop(sender.send(&ServerMessage::Welcome(self.welcome(&join, client))).unwrap());
                 }
-                ClientMessage::Report(_) | ClientMessage::Vouch(_) | ClientMessage::Uploads(_) => {}
+                ClientMessage::Uploads(uploads) => self.uploads.lock().unwrap().push(uploads.on),
+                ClientMessage::Report(_) | ClientMessage::Vouch(_) => {}
                 ClientMessage::Bye(_) => return,
             }
         }
@@ -643,4 +649,80 @@ async fn a_dropped_download_ends_and_can_be_taken_up() {
     };
     let download = timeout(DEADLINE, again).await.expect("the first one ends");
     assert_eq!(download.recovery().recovered, 16);
+}
+
+/// Waits until the figures say why nobody is served, or that somebody is.
+async fn uploads_are(download: &Download, wanted: Option<UploadsOff>) {
+    let waiting = async {
+        while download.progress().uploads_off != wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = timeout(DEADLINE, waiting).await;
+    assert!(in_time.is_ok(), "{:?}, not {wanted:?}", download.progress().uploads_off);
+}
+
+/// Another one that gets the content too, in the swarm.
+async fn gets_it_too(server: &Server, folder: &Path) -> hybrid_peer::Progress {
+    let peer = peer(folder).await;
+    let mut download = peer.get(&server.url()).await.unwrap();
+    complete(&mut download).await;
+    let progress = download.close().await;
+    peer.close().await;
+    progress
+}
+
+#[tokio::test]
+async fn no_more_goes_out_than_the_volume() {
+    let folder = TempDir::new().unwrap();
+    let server = Server::start(Wanted { swarm: true, len: 400_000, ..Wanted::default() });
+    let mut config = on_loopback();
+    let volume = ByteCount::new(3 * 65_536 + 100);
+    config.upload_volume_max = Some(volume);
+    let first = Peer::open(&folder.path().join("first"), config).await.unwrap();
+    let mut seeding = first.get(&server.url()).await.unwrap();
+    complete(&mut seeding).await;
+    uploads_are(&seeding, None).await;
+    assert_eq!(seeding.progress().upload_max, Some(volume));
+    let got = gets_it_too(&server, &folder.path().join("second")).await;
+    assert_eq!(got.held(), got.total);
+    uploads_are(&seeding, Some(UploadsOff::Volume)).await;
+    let sent = seeding.close().await.sent;
+    assert!(sent.as_u64() > 0 && sent <= volume, "{sent:?} of {volume:?}");
+    assert!(got.from(Source::Peer) <= volume, "{got:?}");
+    assert_eq!(*server.site.uploads.lock().unwrap(), [true, true, false], "two joins, and the first one's end");
+}
+
+#[tokio::test]
+async fn hours_and_a_meter_keep_others_from_being_served() {
+    let hour = jiff::ZonedDateTime::now().hour();
+    let hours = |from: i8, to: i8| -> Hours {
+        format!("{:02}:00-{:02}:00", (hour + from).rem_euclid(24), (hour + to).rem_euclid(24)).parse().unwrap()
+    };
+    for (hours, at_first) in [(None, None), (Some(hours(-2, 3)), None), (Some(hours(3, 5)), Some(UploadsOff::Hours))] {
+        let folder = TempDir::new().unwrap();
+        let server = Server::start(Wanted { swarm: true, len: 100_000, ..Wanted::default() });
+        let mut config = on_loopback();
+        config.upload_hours = hours;
+        config.metered = true;
+        let first = Peer::open(&folder.path().join("first"), config).await.unwrap();
+        let mut seeding = first.get(&server.url()).await.unwrap();
+        complete(&mut seeding).await;
+        uploads_are(&seeding, Some(UploadsOff::Metered)).await;
+        assert_eq!(server.site.uploads.lock().unwrap().first(), Some(&false), "from the first moment on");
+        let got = gets_it_too(&server, &folder.path().join("second")).await;
+        assert_eq!((got.held(), got.from(Source::Peer)), (got.total, ByteCount::ZERO));
+        seeding.set_metered(false).await;
+        uploads_are(&seeding, at_first).await;
+        // On a busy machine the server may help with all of it before the two have met.
+        for attempt in 0..10 {
+            let got = gets_it_too(&server, &folder.path().join(format!("third{attempt}"))).await;
+            if at_first.is_some() || got.from(Source::Peer) > ByteCount::ZERO {
+                break;
+            }
+        }
+        seeding.set_metered(true).await;
+        uploads_are(&seeding, Some(UploadsOff::Metered)).await;
+        assert_eq!(seeding.close().await.sent > ByteCount::ZERO, at_first.is_none());
+    }
 }
