@@ -1,8 +1,8 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
-use hybrid_peer::{Fingerprint, Prefix};
-use hybrid_units::{BytesPerSecond, ParseDurationError, parse_duration};
+use hybrid_peer::{Fingerprint, Hours, Prefix, Ratio};
+use hybrid_units::{ByteCount, BytesPerSecond, ParseDurationError, parse_duration};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -50,6 +50,27 @@ pub(crate) struct Get {
     /// How fast others are served at most: 20M (bits per second), 2.5MB/s [default: no limit]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true, conflicts_with = "no_upload")]
     pub(crate) upload_limit: Option<BytesPerSecond>,
+
+    /// How much is sent to others at most, from start to end: 500M, 2GiB; a part goes out only if it fits as a whole [default:
+    /// no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_volume, allow_negative_numbers = true, conflicts_with = "no_upload")]
+    pub(crate) upload_volume: Option<ByteCount>,
+
+    /// How much is sent to others at most for each byte that came and was verified: 1, 0.5; two parts may go out before anything
+    /// came [default: no limit]
+    #[arg(long, value_name = "RATIO", allow_negative_numbers = true, conflicts_with = "no_upload")]
+    pub(crate) upload_ratio: Option<Ratio>,
+
+    /// When others are served, by this computer's clock: 22:00-07:00 [default: always]
+    #[arg(long, value_name = "HH:MM-HH:MM", allow_hyphen_values = true, conflicts_with = "no_upload")]
+    pub(crate) upload_hours: Option<Hours>,
+
+    /// This connection costs by the byte: serve nobody, fetch only what was asked for
+    #[arg(
+        long,
+        conflicts_with_all = ["no_upload", "upload_limit", "upload_volume", "upload_ratio", "upload_hours"]
+    )]
+    pub(crate) metered: bool,
 
     /// Serve nobody
     #[arg(long)]
@@ -134,6 +155,14 @@ fn parse_node(text: &str) -> Result<String, String> {
     })
 }
 
+/// A volume of nothing is meant as something else.
+fn parse_volume(text: &str) -> Result<ByteCount, String> {
+    match text.parse() {
+        Ok(ByteCount::ZERO) => Err("a volume of zero sends nothing: write --no-upload for that".to_owned()),
+        parsed => parsed.map_err(|error: hybrid_units::ParseAmountError| error.to_string()),
+    }
+}
+
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     // The parser has shown the text already.
     text.parse().map_err(|_| "write an address with a port, such as 0.0.0.0:4000 or [::]:4000".to_owned())
@@ -159,5 +188,16 @@ mod tests {
         assert_eq!(get.stay, Some(Stay::For(Duration::from_secs(600))));
         assert_eq!(get.upload_limit, Some(BytesPerSecond::new(2_500_000)));
         assert_eq!((get.allow_peers.len(), get.tls.tls_ca.len()), (2, 2));
+    }
+
+    #[test]
+    fn get_with_bounds_for_uploads() {
+        let line = "hybrid-peer get http://h/x --upload-limit 20M --upload-volume 2GiB --upload-ratio 1.5 --upload-hours 22:00-07:00";
+        let Command::Get(get) = Args::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("not get")
+        };
+        assert_eq!(get.upload_volume, Some(ByteCount::new(2 << 30)));
+        assert_eq!(get.upload_ratio, Ratio::from_thousandths(1_500));
+        assert_eq!(get.upload_hours.map(|hours| hours.to_string()).as_deref(), Some("22:00-07:00"));
     }
 }

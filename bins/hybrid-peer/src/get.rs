@@ -168,6 +168,10 @@ fn config(args: &args::Get) -> Result<Config, Failure> {
     config.listen = args.listen;
     config.upload = !args.no_upload;
     config.upload_limit = args.upload_limit;
+    config.upload_volume_max = args.upload_volume;
+    config.upload_ratio_max = args.upload_ratio;
+    config.upload_hours = args.upload_hours;
+    config.metered = args.metered;
     config.allow_peers.clone_from(&args.allow_peers);
     config.dht = args.dht.then(|| DhtConfig { nodes: args.dht_node.clone() });
     config.tell_parts = args.parts;

@@ -3,8 +3,8 @@
 use crate::failure::Failure;
 use crate::print_line;
 use hybrid_manifest::Manifest;
-use hybrid_peer::{DownloadEvent, Mode, PeerId, Progress, Source};
-use hybrid_units::BytesPerSecond;
+use hybrid_peer::{DownloadEvent, Mode, PeerId, Progress, Source, UploadsOff};
+use hybrid_units::{ByteCount, BytesPerSecond};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value, json};
 use std::io::IsTerminal;
@@ -73,7 +73,7 @@ impl Report {
         });
         self.say("start", fields, || {
             let kept = if recovered_parts > 0 { format!(", {recovered_parts} in the cache") } else { String::new() };
-            let length = hybrid_units::ByteCount::new(layout.total_len());
+            let length = ByteCount::new(layout.total_len());
             let parts = if layout.part_count() == 1 { "part" } else { "parts" };
             format!("{}: {length} in {} {parts}{kept}", manifest.name(), layout.part_count())
         })
@@ -227,7 +227,7 @@ impl Report {
             let sources: Vec<String> =
                 sources.map(|source| format!("{} {}", progress.from(source), source_in_words(source))).collect();
             let from = if sources.is_empty() { "nothing".to_owned() } else { sources.join(", ") };
-            format!("{from}; {} given to peers; {seconds:.1} s", progress.sent)
+            format!("{from}; {}; {seconds:.1} s", given(progress))
         })
     }
 
@@ -285,6 +285,11 @@ fn figures(progress: &Progress) -> Map<String, Value> {
         "parts_total": progress.parts_total,
         "bytes": Map::from_iter(bytes),
         "sent_bytes": progress.sent.as_u64(),
+        "uploads": {
+            "sent": progress.sent.as_u64(),
+            "limit": progress.upload_max.map(ByteCount::as_u64),
+            "off": progress.uploads_off.map(UploadsOff::as_str),
+        },
         "wasted_bytes": progress.wasted.as_u64(),
         "mode": progress.mode.map(Mode::as_str),
         "peers": progress.peers,
@@ -298,7 +303,21 @@ fn figures(progress: &Progress) -> Map<String, Value> {
 fn way(progress: &Progress, speed: BytesPerSecond) -> String {
     let mode = progress.mode.map_or("joining", in_words);
     let share = 100.0 * progress.peer_share();
-    format!("{speed}, {mode}, {} peers, {share:.0}% from peers", progress.peers)
+    format!("{speed}, {mode}, {} peers, {share:.0}% from peers, {}", progress.peers, given(progress))
+}
+
+/// What was sent to peers, of how much, and why nothing is sent now.
+fn given(progress: &Progress) -> String {
+    let of = progress.upload_max.map_or(String::new(), |max| format!(" of {max}"));
+    let off = progress.uploads_off.map_or("", |off| match off {
+        UploadsOff::NoUpload => " (off: --no-upload)",
+        UploadsOff::Volume => " (off: no other part fits the volume)",
+        UploadsOff::Ratio => " (off: no other part fits the ratio)",
+        UploadsOff::Hours => " (off: not at this hour)",
+        UploadsOff::Metered => " (off: metered)",
+        UploadsOff::Server => " (off: the uplink is too slow for parts in time)",
+    });
+    format!("{}{of} given to peers{off}", progress.sent)
 }
 
 /// Why a part came from where it came.
@@ -341,6 +360,21 @@ fn source_in_words(source: Source) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_given_of_how_much_and_why_no_more() {
+        let mut progress = Progress::default();
+        assert_eq!(given(&progress), "0 B given to peers");
+        progress.sent = ByteCount::new(1_500_000);
+        progress.upload_max = Some(ByteCount::new(2_000_000));
+        assert_eq!(given(&progress), "1.5 MB of 2.0 MB given to peers");
+        progress.uploads_off = Some(UploadsOff::Volume);
+        assert_eq!(given(&progress), "1.5 MB of 2.0 MB given to peers (off: no other part fits the volume)");
+        let uploads = |progress: &Progress| figures(progress)["uploads"].to_string();
+        assert_eq!(uploads(&progress), r#"{"limit":2000000,"off":"volume","sent":1500000}"#);
+        (progress.upload_max, progress.uploads_off) = (None, None);
+        assert_eq!(uploads(&progress), r#"{"limit":null,"off":null,"sent":1500000}"#);
+    }
 
     #[test]
     fn civil_times() {

@@ -27,6 +27,48 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
         "'{}' is not a rate: write bits per second with k, M or G, such as 20M or 1.5Gbit/s, or bytes per second, such as 2.5MB/s or 512KiB/s",
     ),
     (
+        "get http://127.0.0.1:1/film.mp4 --upload-volume",
+        "--upload-volume <SIZE>",
+        &["0", "0B", "0.0M"],
+        "a volume of zero sends nothing: write --no-upload for that",
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-volume",
+        "--upload-volume <SIZE>",
+        &["", "10X", "-1", "+1M", "1e3", "１M", "unlimited"],
+        "'{}' is not a size: write bytes, or a number with k, M, G (powers of 1000) or KiB, MiB, GiB (powers of 1024)",
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-ratio",
+        "--upload-ratio <RATIO>",
+        &["", "0", "-1", "0.0004", "1000001", "50%", "1:2", "1e3", "inf", "１"],
+        "'{}' is not a ratio: write a number from 0.001 to 1000000, such as 0.5 or 2",
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-hours",
+        "--upload-hours <HH:MM-HH:MM>",
+        &[
+            "",
+            "-",
+            "22-07",
+            "22:00",
+            "-22:00",
+            "24:00-07:00",
+            "22:60-07:00",
+            "9:00-17:00",
+            "22:00-07:00-08:00",
+            "10pm-7am",
+            "２２:00-07:00",
+        ],
+        "'{}' are no hours: write two times of the day, such as 22:00-07:00",
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-hours",
+        "--upload-hours <HH:MM-HH:MM>",
+        &["00:00-00:00", "00:00-24:00"],
+        "from 00:00 to 00:00 is no time at all, or all of it: write two different times, or leave the hours away",
+    ),
+    (
         "get http://127.0.0.1:1/film.mp4 --allow-peers",
         "--allow-peers <CIDR>",
         &["everyone", "", "localhost", "10.0.0.0/8,192.168.0.0/16"],
@@ -137,6 +179,71 @@ const LINES: &[(&str, &str, &str)] = &[
     (
         "get http://127.0.0.1:1/film.mp4 --upload-limit",
         "a value is required for '--upload-limit <RATE>' but none was supplied",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-volume",
+        "a value is required for '--upload-volume <SIZE>' but none was supplied",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-ratio",
+        "a value is required for '--upload-ratio <RATIO>' but none was supplied",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-hours",
+        "a value is required for '--upload-hours <HH:MM-HH:MM>' but none was supplied",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-volume 1M --no-upload",
+        "the argument '--upload-volume <SIZE>' cannot be used with '--no-upload'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-ratio 1 --no-upload",
+        "the argument '--upload-ratio <RATIO>' cannot be used with '--no-upload'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-hours 22:00-07:00 --no-upload",
+        "the argument '--upload-hours <HH:MM-HH:MM>' cannot be used with '--no-upload'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --metered --no-upload",
+        "the argument '--metered' cannot be used with '--no-upload'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --metered --upload-limit 1M",
+        "the argument '--metered' cannot be used with '--upload-limit <RATE>'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --metered --upload-volume 1M",
+        "the argument '--metered' cannot be used with '--upload-volume <SIZE>'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --metered --upload-ratio 1",
+        "the argument '--metered' cannot be used with '--upload-ratio <RATIO>'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --metered --upload-hours 22:00-07:00",
+        "the argument '--metered' cannot be used with '--upload-hours <HH:MM-HH:MM>'",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --upload-volume 1M --upload-volume 2M",
+        "the argument '--upload-volume <SIZE>' cannot be used multiple times",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --metered=1",
+        "unexpected value '1' for '--metered' found; no more were expected",
         HELP,
     ),
     (
