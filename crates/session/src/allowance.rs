@@ -231,9 +231,9 @@ impl Session {
     fn resume_uploads(&mut self, now: Instant) {
         self.pushes.due = true;
         self.announcements.resume(now);
-        let held = self.fetches.held();
         for (connection, neighbour) in self.connections.iter() {
-            if held.is_useful_to(&neighbour.has) {
+            // Those too that lack nothing that is here: they will, and announcements do not say that this client serves.
+            if !neighbour.has.is_full() {
                 self.out.push_back(Output::SendPeer { connection, message: PeerMessage::Idle });
             }
         }

@@ -373,6 +373,15 @@ fn a_pause_ends_what_waits_and_not_what_is_being_sent() {
 }
 
 #[test]
+fn who_met_a_client_in_its_pause_hears_that_it_serves_before_it_has_anything_to_give() {
+    let mut giver = Giver::new([], |_| {}).among(0);
+    giver.tell(Input::PauseUploads(Some(UploadPause::Hours)));
+    giver.connect(1, true);
+    let outputs = giver.tell(Input::PauseUploads(None));
+    assert_eq!(told_peers(&outputs), [(1, "idle".to_owned())]);
+}
+
+#[test]
 fn the_server_hears_of_a_change_once_in_ten_seconds() {
     let mut giver = Giver::new(0..PARTS, |_| {}).among(1);
     let mut told = Vec::new();
