@@ -20,7 +20,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Get a content, verify every byte, and serve it to others meanwhile
-    Get(Get),
+    Get(Box<Get>),
     /// Show what a content is: its manifest
     Inspect(Inspect),
 }

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<ExitCode, Failure> {
     match args.command {
-        Command::Get(get) => get::run(get).await,
+        Command::Get(get) => get::run(*get).await,
         Command::Inspect(inspect) => inspect::run(inspect).await,
     }
 }
