@@ -1,5 +1,6 @@
 //! Every limit of the transport, in one place.
 
+use hybrid_wire::address::Prefix;
 use std::time::Duration;
 
 /// How much one endpoint takes from its peers.
@@ -48,8 +49,10 @@ pub struct Config {
     pub connections_max: u16,
     /// Connections with one IPv4 /24 or IPv6 /48, both directions, so that one network cannot be all our peers. Default 8.
     ///
-    /// Who runs many peers in one network on purpose raises it to [`Self::connections_max`].
+    /// Who runs many peers in one network on purpose names that network in [`Self::admitted`].
     pub connections_per_prefix_max: u16,
+    /// Networks whose addresses [`Self::connections_per_prefix_max`] does not bound: a LAN is one network. Default none.
+    pub admitted: Vec<Prefix>,
     /// What the kernel is asked to buffer for the socket, each way. Default 4 MiB: with the usual 208 KiB, 50 handshakes at a
     /// time lost datagrams and ran at an eighth of the rate.
     pub socket_buffer_bytes: usize,
@@ -91,6 +94,7 @@ impl Default for Config {
             retry_above_new_per_second: 50,
             connections_max: 64,
             connections_per_prefix_max: 8,
+            admitted: Vec::new(),
             socket_buffer_bytes: 4 << 20,
             queued_messages_max: 256,
             events_max: 256,

@@ -98,9 +98,10 @@ impl Gate {
     fn take(&self, mut counts: MutexGuard<'_, Counts>, address: IpAddr, unproven: bool) -> Option<Slot> {
         let prefix = Prefix::of(address);
         let in_prefix = counts.by_prefix.get(&prefix).copied().unwrap_or(0);
-        let room =
-            counts.connections < counts.limits.connections_max && in_prefix < counts.limits.connections_per_prefix_max;
-        if !room {
+        let limits = &counts.limits;
+        let bounded = !limits.admitted.iter().any(|network| network.contains(address.to_canonical()));
+        let crowded = bounded && in_prefix >= limits.connections_per_prefix_max;
+        if crowded || counts.connections >= limits.connections_max {
             return None;
         }
         counts.connections += 1;
@@ -165,6 +166,19 @@ mod tests {
         assert!(gate.reserve(address(2, 1)).is_none());
         drop(first);
         let _fourth = gate.reserve(address(0, 1)).unwrap();
+    }
+
+    #[test]
+    fn an_admitted_network_may_be_all_and_the_others_may_not() {
+        let admitted = vec!["203.0.7.0/24".parse().unwrap()];
+        let limits = Config { connections_max: 6, connections_per_prefix_max: 1, admitted, ..Config::default() };
+        let gate = Gate::new(limits, Instant::now());
+        let _slots: Vec<_> = (1..=4).map(|host| gate.reserve(address(7, host)).unwrap()).collect();
+        let _other = gate.reserve(address(8, 1)).unwrap();
+        assert!(gate.reserve(address(8, 2)).is_none(), "its network was not admitted");
+        let mapped = gate.reserve("::ffff:203.0.7.9".parse().unwrap()).unwrap();
+        assert!(gate.reserve(address(7, 5)).is_none(), "six are all");
+        drop(mapped);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Config {
     pub metered: bool,
     /// Private networks whose addresses may be dialled. Default none: public addresses only.
     ///
-    /// They also lift the limit of connections with one network, since such a network is often a single one.
+    /// The limit of connections with one network does not hold in them, since such a network is often a single one.
     pub allow_peers: Vec<Prefix>,
     /// Whether peers are looked for in a DHT too, while the server is away, and this one is announced there. Default `None`.
     /// Needs the feature `dht`.

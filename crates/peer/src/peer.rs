@@ -179,9 +179,7 @@ pub async fn inspect(url: &str, config: &Config) -> Result<SignedManifest, GetEr
 /// All addresses of the machine, or IPv4 alone where there is no IPv6.
 fn bind(identity: &Identity, config: &Config) -> Result<(Endpoint, Events), BindError> {
     let mut limits = hybrid_peer_transport::Config::default();
-    if !config.allow_peers.is_empty() {
-        limits.connections_per_prefix_max = limits.connections_max;
-    }
+    limits.admitted.clone_from(&config.allow_peers);
     let any = |address: &str| address.parse().expect("an address of ours");
     match config.listen {
         Some(address) => Endpoint::bind(address, identity, limits),
