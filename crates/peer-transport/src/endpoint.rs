@@ -27,6 +27,10 @@ use tracing::debug;
 /// What the dialler's TLS names as the server: a name that no one owns (RFC 2606), since keys are all that counts here.
 const SERVER_NAME: &str = "peer.invalid";
 
+/// How long an address may be silent. The library repeats its first datagram after one second, twice, and again two seconds later
+/// (RFC 9002 section 6.2): whoever has nothing to do with us gets three, and the good-bye.
+const FIRST_ANSWER: Duration = Duration::from_millis(2_800);
+
 /// How long [`Endpoint::close`] waits until the peers have been told.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -109,7 +113,7 @@ impl Endpoint {
         let pin = self.0.credentials.pin(to.peer);
         let connecting = self.connecting(to.address, pin.clone())?;
         let established = timeout(self.0.config.handshake_deadline, async {
-            let quic = connecting.await.map_err(|error| match pin.impostor() {
+            let quic = answered(connecting).await?.await.map_err(|error| match pin.impostor() {
                 Some(got) => DialError::WrongPeer { expected: to.peer, got },
                 None => closed(&error),
             })?;
@@ -128,8 +132,10 @@ impl Endpoint {
     pub async fn identify(&self, address: SocketAddr) -> Result<PeerId, DialError> {
         let _slot = self.0.gate.reserve(address.ip()).ok_or(DialError::TooMany)?;
         let connecting = self.connecting(address, self.0.credentials.anyone())?;
-        let connected = timeout(self.0.config.handshake_deadline, connecting).await;
-        let quic = connected.map_err(|_| DialError::TimedOut)?.map_err(|error| closed(&error))?;
+        let connected = timeout(self.0.config.handshake_deadline, async {
+            answered(connecting).await?.await.map_err(|error| closed(&error))
+        });
+        let quic = connected.await.map_err(|_| DialError::TimedOut)??;
         let peer = shown_by(&quic).ok_or(DialError::Closed(CloseReason::Fault(ByeCode::Ticket)));
         quic.close(quinn::VarInt::from_u32(ByeCode::Done.to_u16().into()), b"");
         peer
@@ -197,6 +203,13 @@ impl Endpoint {
             }
         }
     }
+}
+
+/// Gives up on an address from which nothing comes at all, before the library repeats itself a second time.
+async fn answered(mut connecting: quinn::Connecting) -> Result<quinn::Connecting, DialError> {
+    // Why a handshake failed is told by the connection itself.
+    let first = timeout(FIRST_ANSWER, connecting.handshake_data()).await;
+    first.map(|_| connecting).map_err(|_| DialError::TimedOut)
 }
 
 /// The dialler's side: opens the stream of frames, says `hello`, waits for the answer.

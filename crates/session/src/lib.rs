@@ -24,6 +24,7 @@ mod arrivals;
 mod availability;
 mod config;
 mod connection;
+mod dials;
 mod exchange;
 mod fetches;
 mod fetching;

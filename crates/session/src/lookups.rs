@@ -111,7 +111,7 @@ impl Session {
             let lookups = &self.lookups;
             let news = !lookups.found.contains(&address)
                 && lookups.rested.iter().all(|(other, since)| *other != address || self.seen.since(*since) >= REST)
-                && !self.known.has_address(address);
+                && self.known.may_try(self.seen, address);
             if news && lookups.found.len() < FOUND_MAX && dialable(address, &self.config.addresses).is_ok() {
                 self.lookups.found.push_back(address);
             }

@@ -1,6 +1,7 @@
 //! Peers that are known but not connected: where they are, when to dial them, and whom to leave alone.
 
 use crate::Config;
+use crate::dials::Dials;
 use hybrid_units::{Duration, Instant};
 use hybrid_wire::{PeerCoordinates, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,7 +35,9 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct KnownPeers {
     known: BTreeMap<PeerId, Known>,
-    dialling: BTreeMap<PeerId, Instant>,
+    /// Since when, and where.
+    dialling: BTreeMap<PeerId, (Instant, SocketAddr)>,
+    dials: Dials,
     /// Those that are connected: not to be dialled.
     connected: BTreeSet<PeerId>,
     banned: VecDeque<PeerId>,
@@ -54,6 +57,7 @@ impl KnownPeers {
         Self {
             known: BTreeMap::new(),
             dialling: BTreeMap::new(),
+            dials: Dials::default(),
             connected: BTreeSet::new(),
             banned: VecDeque::new(),
             refused: VecDeque::new(),
@@ -162,8 +166,13 @@ impl KnownPeers {
         self.known.values().filter(|known| !known.told).map(|known| &known.coordinates)
     }
 
+    /// Whether an address that somebody found may be tried.
+    pub(crate) fn may_try(&self, now: Instant, address: SocketAddr) -> bool {
+        !self.has_address(address) && self.dials.ready_at(address) <= now
+    }
+
     /// Whether some peer is known to be at this address.
-    pub(crate) fn has_address(&self, address: SocketAddr) -> bool {
+    fn has_address(&self, address: SocketAddr) -> bool {
         self.known.values().any(|known| known.coordinates.address == address)
     }
 
@@ -178,20 +187,22 @@ impl KnownPeers {
             return None;
         }
         self.wake = None;
-        self.dialling.retain(|_, since| now.since(*since) < DIAL_WITHIN);
+        self.dialling.retain(|_, (since, _)| now.since(*since) < DIAL_WITHIN);
         let told_too = self.may_dial_told();
-        let (dialling, connected) = (&self.dialling, &self.connected);
+        let (dialling, connected, dials) = (&self.dialling, &self.connected, &self.dials);
         let due = |(peer, known): &(&PeerId, &mut Known)| {
             known.dial_at <= now
                 && (told_too || !known.told)
                 && !dialling.contains_key(peer)
                 && !connected.contains(peer)
+                && dials.ready_at(known.coordinates.address) <= now
         };
         let (peer, known) = self.known.iter_mut().find(due)?;
         known.dial_at = now + self.redial_after;
         let coordinates = known.coordinates.clone();
         let peer = *peer;
-        self.dialling.insert(peer, now);
+        self.dialling.insert(peer, (now, coordinates.address));
+        self.dials.began(now, coordinates.address);
         Some(coordinates)
     }
 
@@ -213,16 +224,19 @@ impl KnownPeers {
         let told_too = self.may_dial_told();
         let waiting = |(peer, known): (&PeerId, &Known)| {
             let waits = !self.connected.contains(peer) && !self.dialling.contains_key(peer);
-            (waits && (told_too || !known.told)).then_some(known.dial_at)
+            (waits && (told_too || !known.told))
+                .then(|| known.dial_at.max(self.dials.ready_at(known.coordinates.address)))
         };
-        let dials = self.dialling.values().map(|since| *since + DIAL_WITHIN);
+        let dials = self.dialling.values().map(|(since, _)| *since + DIAL_WITHIN);
         self.known.iter().filter_map(waiting).chain(dials).min()
     }
 
     /// A peer could not be reached. While the server is there it names those that can, so this one makes room for another.
     pub(crate) fn unreachable(&mut self, now: Instant, peer: PeerId, server_reachable: bool) {
         self.wake = None;
-        self.dialling.remove(&peer);
+        if let Some((_, address)) = self.dialling.remove(&peer) {
+            self.dials.failed(now, address);
+        }
         if server_reachable || self.known.get(&peer).is_some_and(|known| known.told) {
             self.known.remove(&peer);
         } else {
@@ -246,7 +260,9 @@ impl KnownPeers {
     /// A dial ended well.
     pub(crate) fn dialled(&mut self, peer: PeerId) {
         self.wake = None;
-        self.dialling.remove(&peer);
+        if let Some((_, address)) = self.dialling.remove(&peer) {
+            self.dials.answered(address);
+        }
     }
 
     /// The peer rests before it is dialled again.
@@ -268,6 +284,7 @@ impl KnownPeers {
             "more peers than the limits"
         );
         assert!(self.known.keys().all(|peer| !self.is_banned(*peer)), "a banned peer is known");
+        self.dials.check_invariants();
         assert!(self.wake.is_none_or(|at| at == self.first_change()), "the time to dial is out of date");
     }
 }

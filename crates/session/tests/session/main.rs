@@ -5,5 +5,6 @@
 mod allowance;
 mod behaviour;
 mod continuity;
+mod dials;
 mod props;
 mod world;
