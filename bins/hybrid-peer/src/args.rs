@@ -42,6 +42,11 @@ pub(crate) struct Get {
     #[arg(long, value_name = "DIR", env = "HYBRID_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 
+    /// What the contents in the cache may take at most: 500MB, 20GiB; the least recently used ones make room
+    /// [default: a tenth of what is free without them, at most 4GiB]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    pub(crate) cache_limit: Option<ByteCount>,
+
     /// How long to go on serving others after the content is complete: 30s, 10m, 2h, or forever; Ctrl-C ends it earlier,
     /// and exits with 0 since the file is written [default: not at all]
     #[arg(long, value_name = "DURATION", allow_negative_numbers = true)]
@@ -181,12 +186,13 @@ mod tests {
     #[test]
     fn get_with_everything() {
         let line = "hybrid-peer get http://h/x -o out --force --cache c --stay 10m --upload-limit 20M --allow-peers 10.0.0.0/8 \
-                    --allow-peers 127.0.0.0/8 --listen 127.0.0.1:0 --json --tls-ca a.pem --tls-ca b.pem";
+                    --allow-peers 127.0.0.0/8 --listen 127.0.0.1:0 --cache-limit 2GiB --json --tls-ca a.pem --tls-ca b.pem";
         let Command::Get(get) = Args::try_parse_from(line.split_whitespace()).unwrap().command else {
             panic!("not get")
         };
         assert_eq!(get.stay, Some(Stay::For(Duration::from_secs(600))));
         assert_eq!(get.upload_limit, Some(BytesPerSecond::new(2_500_000)));
+        assert_eq!(get.cache_limit, Some(ByteCount::new(2 << 30)));
         assert_eq!((get.allow_peers.len(), get.tls.tls_ca.len()), (2, 2));
     }
 

@@ -167,6 +167,8 @@ impl From<CacheError> for Failure {
                 failure("E_CACHE_IN_USE").hint("wait for it, or give this one a cache of its own with --cache DIR")
             }
             CacheError::Unfit { .. } => failure("E_CACHE").hint("name a folder of its own with --cache DIR"),
+            CacheError::NoRoom { .. } => failure("E_DISK_FULL")
+                .hint("nothing was removed; free space there, or name a folder on another disk with --cache DIR"),
             CacheError::Identity { path, .. } => {
                 failure("E_CACHE").hint(format!("remove {} to get a new key", path.display()))
             }

@@ -173,6 +173,7 @@ fn config(args: &args::Get) -> Result<Config, Failure> {
     config.upload_hours = args.upload_hours;
     config.metered = args.metered;
     config.allow_peers.clone_from(&args.allow_peers);
+    config.cache_limit = args.cache_limit;
     config.dht = args.dht.then(|| DhtConfig { nodes: args.dht_node.clone() });
     config.tell_parts = args.parts;
     config.tls_trust = tls_trust(&args.tls)?;

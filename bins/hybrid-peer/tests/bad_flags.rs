@@ -69,6 +69,12 @@ const VALUES: &[(&str, &str, &[&str], &str)] = &[
         "from 00:00 to 00:00 is no time at all, or all of it: write two different times, or leave the hours away",
     ),
     (
+        "get http://127.0.0.1:1/film.mp4 --cache-limit",
+        "--cache-limit <SIZE>",
+        &["", "10X", "-1", "+1G", "1e9", "１G", "10%", "none", "10000TiB"],
+        "'{}' is not a size: write bytes, or a number with k, M, G (powers of 1000) or KiB, MiB, GiB (powers of 1024)",
+    ),
+    (
         "get http://127.0.0.1:1/film.mp4 --allow-peers",
         "--allow-peers <CIDR>",
         &["everyone", "", "localhost", "10.0.0.0/8,192.168.0.0/16"],
@@ -160,6 +166,17 @@ const LINES: &[(&str, &str, &str)] = &[
         "the argument '--cache <DIR>' cannot be used multiple times",
         HELP,
     ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --cache-limit",
+        "a value is required for '--cache-limit <SIZE>' but none was supplied",
+        HELP,
+    ),
+    (
+        "get http://127.0.0.1:1/film.mp4 --cache-limit 1G --cache-limit 2G",
+        "the argument '--cache-limit <SIZE>' cannot be used multiple times",
+        HELP,
+    ),
+    ("inspect http://127.0.0.1:1/film.mp4 --cache-limit 1G", "unexpected argument '--cache-limit' found", HELP),
     (
         "get http://127.0.0.1:1/film.mp4 --stay",
         "a value is required for '--stay <DURATION>' but none was supplied",

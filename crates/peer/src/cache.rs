@@ -4,14 +4,18 @@
 //! - `identity.key`: the peer's key;
 //! - `servers/`: for each server the keys with which it may sign;
 //! - `urls/`: for each URL the content that it named last;
-//! - a folder for each content, named by its id, with its [`crate::store`] and its `manifest`.
+//! - a folder for each content, named by its id, with its [`crate::store`] and its `manifest`;
+//! - `evicted-…`: what [`crate::quota`] is about to delete.
 
+use crate::quota::{self, Open, Wanted};
 use crate::store::files;
-use hybrid_manifest::{ContentId, ServerKey};
+use hybrid_manifest::{ContentId, Manifest, ServerKey};
 use hybrid_peer_transport::{Identity, IdentityError};
+use hybrid_units::ByteCount;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use tracing::warn;
 
 /// Keys and addresses are far below this; what is longer is none of ours.
@@ -22,6 +26,19 @@ const SMALL_FILE_BYTES_MAX: u64 = 16 << 10;
 pub(crate) struct Cache {
     folder: PathBuf,
     _lock: File,
+    /// Held while room is made: two contents that come at a time must not count the same room.
+    making_room: Mutex<()>,
+}
+
+/// The content that a URL named last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownUrl {
+    pub(crate) content: ContentId,
+    /// The server that had it.
+    pub(crate) server: String,
+    /// Its manifest's epoch and signer, unless the file is damaged: they outlive an evicted manifest, so that no older one is
+    /// taken afterwards.
+    pub(crate) seen: Option<(u64, ServerKey)>,
 }
 
 /// Why the cache folder cannot be used.
@@ -51,6 +68,16 @@ pub enum CacheError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The content does not fit on the disk, even if all others are removed from the cache that may be.
+    #[error("the content needs {needed} more in {}, where only {room} can be had", path.display())]
+    NoRoom {
+        /// The cache.
+        path: PathBuf,
+        /// How much of the content is not there yet.
+        needed: ByteCount,
+        /// What is free, and what other contents could leave to it.
+        room: ByteCount,
     },
     /// The peer's key is damaged, or none could be made.
     #[error("cannot use {}", path.display())]
@@ -84,7 +111,22 @@ impl Cache {
         }
         let told = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         told.map_err(at(&lock_path))?;
-        Ok(Self { folder: folder.to_owned(), _lock: lock })
+        quota::remove_leftovers(folder).map_err(at(folder))?;
+        Ok(Self { folder: folder.to_owned(), _lock: lock, making_room: Mutex::new(()) })
+    }
+
+    /// Removes other contents until this one fits. `open` tells the contents that must stay; who opens one has it told before.
+    pub(crate) fn make_room(
+        &self,
+        wanted: Wanted,
+        limit: Option<ByteCount>,
+        open: impl FnOnce() -> Open,
+    ) -> Result<(), CacheError> {
+        let _one_at_a_time = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        quota::make_room(&self.folder, &open(), wanted, limit)?;
+        // From here on it counts among what the disk has to hold, whoever comes next.
+        let folder = self.content_folder(wanted.content);
+        fs::create_dir_all(&folder).map_err(at(&folder))
     }
 
     /// The key from before, or a new one that is kept.
@@ -117,25 +159,23 @@ impl Cache {
         self.put(&self.keys_path(server), format!("{server}\n{keys}").as_bytes())
     }
 
-    /// The content that a URL named last, and the server that had it.
-    pub(crate) fn known_url(&self, url: &str) -> Result<Option<(ContentId, String)>, CacheError> {
+    /// What a URL named last, and on which server.
+    pub(crate) fn known_url(&self, url: &str) -> Result<Option<KnownUrl>, CacheError> {
         let path = self.folder.join("urls").join(file_name(url));
         let bytes = files::read_regular(&path, SMALL_FILE_BYTES_MAX).map_err(at(&path))?.unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        let mut lines = text.lines().skip(1);
-        Ok(lines.next().and_then(|id| id.parse().ok()).zip(lines.next().map(str::to_owned)))
+        Ok(parse_url_file(&String::from_utf8_lossy(&bytes)))
     }
 
-    /// Keeps a manifest, and that it is what `url` names on `server`.
+    /// Keeps a manifest as it came, and that it is what `url` names on `server`.
     pub(crate) fn remember(
         &self,
         url: &str,
         server: &str,
-        content: ContentId,
-        manifest: &[u8],
+        manifest: &Manifest,
+        encoded: &[u8],
     ) -> Result<(), CacheError> {
-        self.put(&self.content_folder(content).join("manifest"), manifest)?;
-        self.put(&self.folder.join("urls").join(file_name(url)), format!("{url}\n{content}\n{server}\n").as_bytes())
+        self.put(&self.content_folder(manifest.content()).join("manifest"), encoded)?;
+        self.put(&self.folder.join("urls").join(file_name(url)), url_file(url, server, manifest).as_bytes())
     }
 
     /// The manifest of a content, if it was kept.
@@ -149,7 +189,12 @@ impl Cache {
         self.folder.join(content.to_string())
     }
 
+    /// Leaves a file alone that holds these bytes already: a full disk takes no other, and needs none.
     fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+        let there = files::read_regular(path, bytes.len() as u64 + 1).map_err(at(path))?;
+        if there.is_some_and(|there| there == bytes) {
+            return Ok(());
+        }
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(at(folder))?;
         }
@@ -160,6 +205,27 @@ impl Cache {
 /// Names may hold anything, files are named by hashes only.
 fn file_name(name: &str) -> String {
     blake3::hash(name.as_bytes()).to_hex().to_string()
+}
+
+/// The URL, the content, the server, and a line with epoch, signer and a check of all this: a flipped bit in an epoch would
+/// refuse every manifest to come.
+fn url_file(url: &str, server: &str, manifest: &Manifest) -> String {
+    let named = format!("{url}\n{}\n{server}\n", manifest.content());
+    let seen = format!("{} {}", manifest.epoch(), manifest.signer());
+    let check = file_name(&format!("{named}{seen}"));
+    format!("{named}{seen} {check}\n")
+}
+
+fn parse_url_file(text: &str) -> Option<KnownUrl> {
+    let mut lines = text.split_inclusive('\n');
+    let (url, content, server) = (lines.next()?, lines.next()?, lines.next()?);
+    let seen = lines.next().and_then(|line| {
+        let (seen, check) = line.trim_end().rsplit_once(' ')?;
+        let (epoch, signer) = seen.split_once(' ')?;
+        let sound = file_name(&format!("{url}{content}{server}{seen}")) == check;
+        sound.then_some((epoch.parse().ok()?, signer.parse().ok()?))
+    });
+    Some(KnownUrl { content: content.trim_end().parse().ok()?, server: server.trim_end().to_owned(), seen })
 }
 
 fn check_folder(folder: &Path) -> Result<(), CacheError> {
@@ -195,7 +261,9 @@ fn warn_if_open_to_all(folder: &Path, found: &fs::Metadata) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hybrid_manifest::{Builder, ManifestSpec, PartLen, SignedManifest, SigningKey, server_key};
     use std::os::unix::fs::symlink;
+    use std::sync::Arc;
     use tempfile::TempDir;
 
     #[test]
@@ -246,10 +314,74 @@ mod tests {
         let keys = [ServerKey::from_bytes([1; 32]), ServerKey::from_bytes([2; 32])];
         cache.pin(server, &keys).unwrap();
         assert_eq!(cache.server_keys(server).unwrap(), keys);
-        let content = ContentId::from_bytes([3; 32]);
-        cache.remember("https://example.org/a", server, content, b"a manifest").unwrap();
-        assert_eq!(cache.known_url("https://example.org/a").unwrap(), Some((content, server.to_owned())));
-        assert_eq!(cache.manifest(content).unwrap().unwrap(), b"a manifest");
+        let (manifest, encoded) = manifest(7);
+        let url = "https://example.org/a";
+        cache.remember(url, server, &manifest, &encoded).unwrap();
+        let seen = Some((7, manifest.signer()));
+        let known = KnownUrl { content: manifest.content(), server: server.to_owned(), seen };
+        assert_eq!(cache.known_url(url).unwrap(), Some(known));
+        assert_eq!(cache.manifest(manifest.content()).unwrap().unwrap(), encoded);
         assert_eq!(cache.manifest(ContentId::from_bytes([4; 32])).unwrap(), None);
+    }
+    fn manifest(epoch: u64) -> (Arc<Manifest>, Vec<u8>) {
+        let prepared = Builder::new(PartLen::MIN).finish().unwrap();
+        let mut spec = ManifestSpec::new("empty");
+        spec.epoch = epoch;
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let signed = SignedManifest::sign(Manifest::new(spec, &prepared, server_key(&key)).unwrap(), &key).unwrap();
+        (signed.manifest().clone(), signed.encode().to_vec())
+    }
+
+    /// A damaged epoch would refuse what the server has, or let an older manifest in: it counts as none.
+    #[test]
+    fn a_flipped_bit_in_a_url_file() {
+        let sound = url_file("https://example.org/a", "https://example.org", &manifest(7).0);
+        let known = parse_url_file(&sound).unwrap();
+        assert!(known.seen.is_some());
+        for bit in 0..sound.len() * 8 {
+            let mut damaged = sound.clone().into_bytes();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let seen = parse_url_file(&String::from_utf8_lossy(&damaged)).and_then(|known| known.seen);
+            assert!(seen.is_none() || seen == known.seen, "bit {bit}: {seen:?}");
+        }
+        for end in 0..sound.len() - 1 {
+            let seen = parse_url_file(&sound[..end]).and_then(|known| known.seen);
+            assert_eq!(seen, None, "cut to {end} bytes");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_needs_no_write_of_what_is_there() {
+        let folder = TempDir::new().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let path = folder.path().join("urls/a");
+        cache.put(&path, b"x").unwrap();
+        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+        let before = inode();
+        cache.put(&path, b"x").unwrap();
+        assert_eq!(inode(), before, "not written again");
+        cache.put(&path, b"xy").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"xy");
+    }
+
+    #[test]
+    fn room_is_made_and_what_is_left_over_goes() {
+        let folder = TempDir::new().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let (old, open, new) =
+            (ContentId::from_bytes([1; 32]), ContentId::from_bytes([2; 32]), ContentId::from_bytes([3; 32]));
+        for content in [old, open] {
+            cache.put(&cache.content_folder(content).join("data"), &[7; 10_000]).unwrap();
+        }
+        let opened = || Open::from([(open, 10_000)]);
+        cache.make_room(Wanted { content: new, bytes: 1 }, Some(ByteCount::ZERO), opened).unwrap();
+        let there = [old, open, new].map(|content| cache.content_folder(content).exists());
+        assert_eq!(there, [false, true, true]);
+        drop(cache);
+        let leftover = folder.path().join(format!("evicted-{old}-0"));
+        fs::create_dir_all(&leftover).unwrap();
+        fs::write(leftover.join("data"), "x").unwrap();
+        Cache::open(folder.path()).unwrap();
+        assert!(!leftover.exists());
     }
 }

@@ -37,6 +37,12 @@ pub struct Config {
     /// Whether peers are looked for in a DHT too, while the server is away, and this one is announced there. Default `None`.
     /// Needs the feature `dht`.
     pub dht: Option<DhtConfig>,
+    /// What the contents in the cache may take at most. Default `None`: a tenth of what would be free on the file system without
+    /// them, at most 4 GiB.
+    ///
+    /// When a content is opened, the least recently used others are removed until it fits; contents under way stay. One that is
+    /// longer than the limit is got all the same, and all others that may go are removed.
+    pub cache_limit: Option<ByteCount>,
     /// Whether each part is told of ([`DownloadEvent::Part`](crate::DownloadEvent::Part)). Default `false`: there are thousands.
     pub tell_parts: bool,
     /// Which server certificates are believed. Default: those that the system believes.
@@ -77,6 +83,7 @@ impl Default for Config {
             metered: false,
             allow_peers: Vec::new(),
             dht: None,
+            cache_limit: None,
             tell_parts: false,
             tls_trust: TlsTrust::Platform,
             server_keys: ServerKeys::FirstUse,

@@ -231,7 +231,12 @@ impl Driver {
         }
         self.tasks.shutdown().await;
         let store = self.parts.store.clone();
-        if let Some(Err(failed)) = blocking(move || store.sync()).await {
+        let synced = blocking(move || {
+            // It served others until now.
+            store.touch();
+            store.sync()
+        });
+        if let Some(Err(failed)) = synced.await {
             warn!(%failed, "the cache may miss the last parts")
         }
         self.parts.progress.send_replace(progress);

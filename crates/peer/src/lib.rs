@@ -34,6 +34,7 @@ mod error;
 mod hours;
 mod origin;
 mod peer;
+mod quota;
 pub mod store;
 
 pub use cache::CacheError;

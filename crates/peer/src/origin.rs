@@ -1,6 +1,6 @@
 //! The server as a client sees it: its manifest, and the control channel that is opened again and again.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheError, KnownUrl};
 use crate::config::{Config, ServerKeys};
 use crate::error::{DownloadError, GetError};
 use bytes::Bytes;
@@ -17,6 +17,8 @@ use tracing::{debug, info, warn};
 pub(crate) struct Origin {
     pub(crate) client: ServerClient,
     pub(crate) manifest: SignedManifest,
+    /// It as it came.
+    encoded: Bytes,
     /// Why the manifest comes from the cache, if it does.
     pub(crate) away: Option<FetchError>,
 }
@@ -28,7 +30,7 @@ pub(crate) fn unix_now() -> UnixTime {
 }
 
 impl Origin {
-    /// Fetches the manifest of `url`, or takes the one from before if the server is away.
+    /// Fetches the manifest of `url`, or takes the one from before if the server is away. Keeps nothing yet.
     pub(crate) async fn open(url: &str, cache: &Cache, config: &Config) -> Result<Self, GetError> {
         let known = cache.known_url(url)?;
         match fetch(url, config).await {
@@ -36,18 +38,20 @@ impl Origin {
                 let server = client.server().to_string();
                 let manifest = decode(&bytes, &server, cache, config)?;
                 manifest.manifest().check_time(unix_now())?;
-                let before = known.map(|(content, _)| cache.manifest(content)).transpose()?.flatten();
-                if let Some(before) = before.and_then(|bytes| decode(&bytes, &server, cache, config).ok()) {
-                    manifest.manifest().check_succeeds(before.manifest())?;
+                if let Some(known) = known {
+                    let before = cache.manifest(known.content)?;
+                    match before.and_then(|bytes| decode(&bytes, &server, cache, config).ok()) {
+                        Some(before) => manifest.manifest().check_succeeds(before.manifest())?,
+                        None => {
+                            let trust = trust(&config.server_keys, cache.server_keys(&server)?);
+                            check_succeeds_evicted(&manifest, &known, &trust)?;
+                        }
+                    }
                 }
-                if config.server_keys == ServerKeys::FirstUse {
-                    cache.pin(&server, manifest.manifest().keys())?;
-                }
-                cache.remember(url, &server, manifest.manifest().content(), &bytes)?;
-                Ok(Self { client, manifest, away: None })
+                Ok(Self { client, manifest, encoded: bytes, away: None })
             }
             Err(error) if error.is_retryable() => {
-                let Some((content, server)) = known else { return Err(error.into()) };
+                let Some(KnownUrl { content, server, .. }) = known else { return Err(error.into()) };
                 let Some(bytes) = cache.manifest(content)? else { return Err(error.into()) };
                 let manifest = match decode(&bytes, &server, cache, config) {
                     Ok(manifest) => manifest,
@@ -61,10 +65,32 @@ impl Origin {
                 manifest.manifest().check_time(unix_now())?;
                 let client = ServerClient::new(server.parse()?, &config.tls_trust, ClientConfig::default())?;
                 info!(%error, "the server is away; its last manifest is used");
-                Ok(Self { client, manifest, away: Some(error) })
+                Ok(Self { client, manifest, encoded: bytes.into(), away: Some(error) })
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Keeps the manifest, and the server's keys if it was the one that told them. Room for them was made before.
+    pub(crate) fn keep(&self, url: &str, cache: &Cache, config: &Config) -> Result<(), CacheError> {
+        let (manifest, server) = (self.manifest.manifest(), self.client.server().to_string());
+        if self.away.is_none() && config.server_keys == ServerKeys::FirstUse {
+            cache.pin(&server, manifest.keys())?;
+        }
+        cache.remember(url, &server, manifest, &self.encoded)
+    }
+}
+
+/// As [`hybrid_manifest::Manifest::check_succeeds`], where all that is left of the manifest before is its line in the URL's file.
+fn check_succeeds_evicted(now: &SignedManifest, known: &KnownUrl, trust: &Trust) -> Result<(), ManifestError> {
+    let now = now.manifest();
+    let Some((epoch, signer)) = known.seen else { return Ok(()) };
+    // A key that is no longer trusted says nothing about those that are.
+    match trust {
+        Trust::Keys(keys) if !keys.contains(&signer) => Ok(()),
+        _ if now.epoch() < epoch => Err(ManifestError::Rollback { known: epoch, got: now.epoch() }),
+        _ if now.epoch() == epoch && now.content() != known.content => Err(ManifestError::Conflict { epoch }),
+        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::download::{Download, Standing, blocking};
 use crate::driver::{Driver, DriverParts};
 use crate::error::{GetError, PeerError};
 use crate::origin::{self, Origin};
+use crate::quota::Wanted;
 use crate::store::Store;
 use hybrid_manifest::{ContentId, SignedManifest};
 use hybrid_peer_transport::{BindError, ConnectionId, Endpoint, Event, Events, Identity};
@@ -17,7 +18,7 @@ use hybrid_wire::control::{Bye, ByeCode};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
@@ -31,15 +32,40 @@ const USER_EVENTS_MAX: usize = 1_024;
 /// good order.
 #[derive(Debug)]
 pub struct Peer {
-    cache: Cache,
+    cache: Arc<Cache>,
     config: Config,
     endpoint: Endpoint,
     dht: Option<Dht>,
     routes: Routes,
 }
 
-/// Which content's driver gets the events of which connections.
-type Routes = Arc<Mutex<BTreeMap<ContentId, mpsc::Sender<Event>>>>;
+/// The contents that are under way.
+type Routes = Arc<Mutex<BTreeMap<ContentId, Route>>>;
+
+#[derive(Debug)]
+struct Route {
+    /// Its driver, which gets the events of its connections.
+    events: mpsc::Sender<Event>,
+    /// How long the content is.
+    bytes: u64,
+}
+
+/// A content is under way, and so not evicted, for as long as this is.
+#[derive(Debug)]
+struct Claim {
+    routes: Routes,
+    content: ContentId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.routes).remove(&self.content);
+    }
+}
+
+fn lock(routes: &Routes) -> MutexGuard<'_, BTreeMap<ContentId, Route>> {
+    routes.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl Peer {
     /// Opens the cache folder, making it if it is not there, and the UDP socket. Needs a tokio runtime.
@@ -62,7 +88,7 @@ impl Peer {
         let (endpoint, events) = bind(&identity, &config)?;
         let routes = Routes::default();
         tokio::spawn(route(events, routes.clone()));
-        Ok(Self { cache, config, endpoint, dht, routes })
+        Ok(Self { cache: Arc::new(cache), config, endpoint, dht, routes })
     }
 
     /// Who others see.
@@ -81,26 +107,33 @@ impl Peer {
     /// Starts to get the content at `url`, from its server or from peers as the server decides.
     ///
     /// What the cache holds is hashed and not fetched again. With the server away, its last manifest is used, and peers that
-    /// come may give what is missing.
+    /// come may give what is missing. Other contents may be removed from the cache first ([`Config::cache_limit`]).
     ///
     /// # Errors
-    /// When there is no manifest that can be believed, or the cache fails.
+    /// When there is no manifest that can be believed, the cache fails, or the disk has no room for the content.
     pub async fn get(&self, url: &str) -> Result<Download, GetError> {
-        let Origin { client, manifest, away } = Origin::open(url, &self.cache, &self.config).await?;
-        let manifest = manifest.manifest().clone();
-        let content = manifest.content();
-        let (router, routed) = mpsc::channel(ROUTED_EVENTS_MAX);
-        self.claim(content, router)?;
-        let folder = self.cache.content_folder(content);
-        let anchors_path = anchors::path(&folder);
-        let opened = blocking(move || Store::open(&folder, manifest)).await;
-        let (store, recovery) = match opened.ok_or(GetError::Closed).and_then(|opened| Ok(opened?)) {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.routes().remove(&content);
-                return Err(error);
-            }
-        };
+        let origin = Origin::open(url, &self.cache, &self.config).await?;
+        let manifest = origin.manifest.manifest().clone();
+        let wanted = Wanted { content: manifest.content(), bytes: manifest.layout().total_len() };
+        let (events, routed) = mpsc::channel(ROUTED_EVENTS_MAX);
+        let claim = self.claim(wanted, events);
+        if matches!(claim, Err(GetError::UnderWay(_))) {
+            // The content is the same, but its manifest may be a newer one.
+            origin.keep(url, &self.cache, &self.config)?;
+        }
+        let claim = claim?;
+        let (cache, config, kept_url) = (self.cache.clone(), self.config.clone(), url.to_owned());
+        // The claim goes along: should nobody wait any more, the content stays claimed until its files are left alone.
+        let opened = blocking(move || {
+            let open = || lock(&claim.routes).iter().map(|(content, route)| (*content, route.bytes)).collect();
+            cache.make_room(wanted, config.cache_limit, open)?;
+            origin.keep(&kept_url, &cache, &config)?;
+            let folder = cache.content_folder(wanted.content);
+            let (store, recovery) = Store::open(&folder, manifest)?;
+            Ok::<_, GetError>((claim, origin, anchors::path(&folder), store, recovery))
+        });
+        let (claim, origin, anchors_path, store, recovery) = opened.await.ok_or(GetError::Closed)??;
+        let Origin { client, away, .. } = origin;
         let store = Arc::new(store);
         let anchors = if away.is_some() { kept_anchors(anchors_path.clone()).await } else { None };
         // A user who wants to hear of each part should miss none.
@@ -123,11 +156,10 @@ impl Peer {
             standing,
             progress,
         };
-        let routes = self.routes.clone();
         let driver = Driver::new(parts);
         let task = tokio::spawn(async move {
             driver.run().await;
-            routes.lock().unwrap_or_else(PoisonError::into_inner).remove(&content);
+            drop(claim);
         });
         Ok(Download {
             store,
@@ -154,17 +186,13 @@ impl Peer {
         self.endpoint.close(&Bye { code: ByeCode::Shutdown, reason: String::new() }).await;
     }
 
-    fn routes(&self) -> std::sync::MutexGuard<'_, BTreeMap<ContentId, mpsc::Sender<Event>>> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn claim(&self, content: ContentId, router: mpsc::Sender<Event>) -> Result<(), GetError> {
-        let mut routes = self.routes();
-        if routes.contains_key(&content) {
-            return Err(GetError::UnderWay(content));
+    fn claim(&self, wanted: Wanted, events: mpsc::Sender<Event>) -> Result<Claim, GetError> {
+        let mut routes = lock(&self.routes);
+        if routes.contains_key(&wanted.content) {
+            return Err(GetError::UnderWay(wanted.content));
         }
-        routes.insert(content, router);
-        Ok(())
+        routes.insert(wanted.content, Route { events, bytes: wanted.bytes });
+        Ok(Claim { routes: self.routes.clone(), content: wanted.content })
     }
 }
 
@@ -205,7 +233,7 @@ async fn route(mut events: Events, routes: Routes) {
     while let Some(event) = events.next().await {
         let id = match &event {
             Event::Connected { connection, hello, .. } => {
-                let route = routes.lock().unwrap_or_else(PoisonError::into_inner).get(&hello.content).cloned();
+                let route = lock(&routes).get(&hello.content).map(|route| route.events.clone());
                 match route {
                     Some(route) => drop(connections.insert(connection.id(), route)),
                     None => {

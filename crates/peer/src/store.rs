@@ -29,6 +29,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 use tracing::{debug, warn};
 
 /// The proofs of the largest content, with room for proofs that overlap.
@@ -164,7 +165,16 @@ impl Store {
         let mut state = State { held, ids, journal, proofs, unsynced: BTreeSet::new() };
         state.journal.seek(SeekFrom::End(0)).map_err(at("journal"))?;
         debug!(?recovery, "store opened");
-        Ok((Self { manifest, data, format, state: Mutex::new(state) }, recovery))
+        let store = Self { manifest, data, format, state: Mutex::new(state) };
+        store.touch();
+        Ok((store, recovery))
+    }
+
+    /// Marks the content as used now: when the cache needs room, the one that was not used for longest goes first.
+    pub(crate) fn touch(&self) {
+        if let Err(error) = self.state().journal.set_modified(SystemTime::now()) {
+            debug!(%error, "the last use of a content could not be kept");
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

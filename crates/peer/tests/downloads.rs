@@ -726,3 +726,77 @@ async fn hours_and_a_meter_keep_others_from_being_served() {
         assert_eq!(seeding.close().await.sent > ByteCount::ZERO, at_first.is_none());
     }
 }
+
+/// Which of the contents of these servers have a folder in the cache.
+fn cached(cache: &Path, servers: &[&Server]) -> Vec<bool> {
+    let folder = |server: &&Server| cache.join(server.site.manifest.manifest().content().to_string());
+    servers.iter().map(|server| folder(server).join("data").exists()).collect()
+}
+
+async fn got(peer: &Peer, server: &Server) {
+    let mut download = peer.get(&server.url()).await.unwrap();
+    complete(&mut download).await;
+    download.close().await;
+}
+
+#[tokio::test]
+async fn the_least_recently_used_content_makes_room() {
+    let folder = TempDir::new().unwrap();
+    let [a, b, c] = [1, 2, 3].map(|epoch| Server::start(Wanted { epoch, ..Wanted::default() }));
+    let mut config = on_loopback();
+    config.cache_limit = Some("2.5MB".parse().unwrap());
+    let peer = Peer::open(folder.path(), config.clone()).await.unwrap();
+    got(&peer, &a).await;
+    got(&peer, &b).await;
+    got(&peer, &a).await;
+    got(&peer, &c).await;
+    assert_eq!(cached(folder.path(), &[&a, &b, &c]), [true, false, true], "two fit, and b was not used for longest");
+    // What is gone is fetched again.
+    got(&peer, &b).await;
+    assert_eq!(b.site.parts_sent.load(Ordering::Relaxed), 32);
+    assert_eq!(cached(folder.path(), &[&a, &b, &c]), [false, true, true]);
+    peer.close().await;
+    assert!(folder.path().join("identity.key").exists());
+    assert_eq!(std::fs::read_dir(folder.path().join("servers")).unwrap().count(), 3, "keys stay");
+}
+
+#[tokio::test]
+async fn a_content_under_way_is_not_evicted() {
+    let folder = TempDir::new().unwrap();
+    let [a, b, c] = [1, 2, 3].map(|epoch| Server::start(Wanted { epoch, ..Wanted::default() }));
+    let mut config = on_loopback();
+    config.cache_limit = Some(ByteCount::ZERO);
+    let peer = Peer::open(&folder.path().join("cache"), config).await.unwrap();
+    let mut open = peer.get(&a.url()).await.unwrap();
+    complete(&mut open).await;
+    got(&peer, &b).await;
+    // Longer than the whole limit, and got all the same.
+    got(&peer, &c).await;
+    assert_eq!(cached(&folder.path().join("cache"), &[&a, &b, &c]), [true, false, true]);
+    let output = folder.path().join("out");
+    open.export(&output, Overwrite::Refuse).await.unwrap();
+    assert_eq!(std::fs::read(&output).unwrap(), a.site.bytes);
+    open.close().await;
+    got(&peer, &b).await;
+    assert_eq!(cached(&folder.path().join("cache"), &[&a, &b, &c]), [false, true, false], "closed, it goes");
+}
+
+#[tokio::test]
+async fn a_manifest_never_goes_back_though_it_was_evicted() {
+    let folder = TempDir::new().unwrap();
+    let mut config = on_loopback();
+    config.cache_limit = Some(ByteCount::ZERO);
+    let peer = Peer::open(folder.path(), config).await.unwrap();
+    let (server, other) = (
+        Server::start(Wanted { epoch: 5, ..Wanted::default() }),
+        Server::start(Wanted { epoch: 9, ..Wanted::default() }),
+    );
+    got(&peer, &server).await;
+    got(&peer, &other).await;
+    assert_eq!(cached(folder.path(), &[&server, &other]), [false, true]);
+    let server = server.replace(Wanted { epoch: 4, ..Wanted::default() }).await;
+    let error = peer.get(&server.url()).await.unwrap_err();
+    assert!(matches!(error, GetError::Manifest(ManifestError::Rollback { known: 5, got: 4 })), "{error:?}");
+    let server = server.replace(Wanted { epoch: 6, ..Wanted::default() }).await;
+    got(&peer, &server).await;
+}
