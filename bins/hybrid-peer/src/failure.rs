@@ -1,6 +1,6 @@
 //! Errors as people and scripts see them: a line with a code, a hint, an exit code.
 
-use hybrid_peer::store::OpenError;
+use hybrid_peer::store::{OpenError, is_full};
 use hybrid_peer::{
     BindError, ByeCode, CacheError, DhtError, DownloadError, ExportError, FetchError, GetError, PeerError,
 };
@@ -20,6 +20,8 @@ mod exit {
     /// As a shell shows SIGPIPE.
     pub(super) const BROKEN_PIPE: u8 = 141;
 }
+
+const MAKE_ROOM: &str = "free space there, or name a folder on another disk with --cache DIR";
 
 /// As a shell shows SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -169,6 +171,7 @@ impl From<CacheError> for Failure {
             CacheError::Unfit { .. } => failure("E_CACHE").hint("name a folder of its own with --cache DIR"),
             CacheError::NoRoom { .. } => failure("E_DISK_FULL")
                 .hint("nothing was removed; free space there, or name a folder on another disk with --cache DIR"),
+            CacheError::Io { source, .. } if is_full(source) => failure("E_DISK_FULL").hint(MAKE_ROOM),
             CacheError::Identity { path, .. } => {
                 failure("E_CACHE").hint(format!("remove {} to get a new key", path.display()))
             }
@@ -193,6 +196,9 @@ impl From<GetError> for Failure {
             GetError::Store(error @ OpenError::Newer { .. }) => {
                 Self::new(exit::DISK, "E_CACHE_VERSION", error.to_string())
                     .hint("use the later version, or another folder with --cache DIR")
+            }
+            GetError::Store(OpenError::Io { ref source, .. }) if is_full(source) => {
+                Self::new(exit::DISK, "E_DISK_FULL", with_causes(&error)).hint(MAKE_ROOM)
             }
             GetError::Store(error) => Self::new(exit::DISK, "E_CACHE", with_causes(&error)),
             error => Self::new(exit::NETWORK, "E_GET", with_causes(&error)),
@@ -232,6 +238,8 @@ impl From<DownloadError> for Failure {
             DownloadError::Changed { .. } => {
                 Self::new(exit::INCOMPLETE, "E_CHANGED", message).hint("run the same command again")
             }
+            DownloadError::CacheFailed { .. } => Self::new(exit::DISK, "E_CACHE", message)
+                .hint("what came is kept; look after the disk, or name a folder on another with --cache DIR"),
             _ => Self::new(exit::INCOMPLETE, "E_INCOMPLETE", message)
                 .hint("what came is kept; the same command goes on from there"),
         }

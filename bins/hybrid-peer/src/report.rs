@@ -142,9 +142,18 @@ impl Report {
                     format!("this computer's clock says {ours}, the server's {server}: the server's is used")
                 })
             }
-            DownloadEvent::StoreFailed { reason } => self.say("store-failed", json!({ "why": reason }), || {
-                format!("paused: {reason}; make room, it is tried again every ten seconds")
-            }),
+            DownloadEvent::StoreFull { folder, needed, reason } => {
+                let fields = json!({
+                    "folder": folder.to_string_lossy(), "needed_bytes": needed.as_u64(), "why": reason,
+                });
+                self.say("store-full", fields, || {
+                    let folder = folder.display();
+                    format!("paused: no room for {needed} more in {folder} ({reason}); goes on by itself when there is")
+                })
+            }
+            DownloadEvent::StoreReady => {
+                self.say("store-ready", json!({}), || "going on: there is room on the disk again".to_owned())
+            }
             // Told when the file is written, too.
             DownloadEvent::Complete(progress) => self.progress(progress),
             _ => Ok(()),

@@ -5,7 +5,7 @@ use crate::error::DownloadError;
 use crate::store::{ExportError, Overwrite, Recovery, Store};
 use hybrid_manifest::{Manifest, PartNumber};
 use hybrid_session::Progress;
-use hybrid_units::Mode;
+use hybrid_units::{ByteCount, Mode};
 use hybrid_wire::address::AddressRefused;
 use hybrid_wire::control::{Bye, ByeCode};
 use hybrid_wire::{PeerId, Source};
@@ -89,11 +89,18 @@ pub enum DownloadEvent {
         /// What the server says.
         server_secs: u64,
     },
-    /// The cache cannot take more parts; it is tried again every ten seconds.
-    StoreFailed {
+    /// The disk with the cache is full: nothing more is fetched until it has room for the rest, which is looked at after half a
+    /// second, and then later and later up to every half minute.
+    StoreFull {
+        /// The content's folder in the cache.
+        folder: PathBuf,
+        /// How much more the disk must hold.
+        needed: ByteCount,
         /// What the system said.
         reason: String,
     },
+    /// The disk has room again, and the download goes on.
+    StoreReady,
     /// The whole content is in the cache, verified.
     Complete(Progress),
     /// It will not become complete any more; [`Download::wait`] gives the same error.

@@ -12,7 +12,8 @@ use crate::download::{DownloadEvent, Standing, blocking};
 use crate::error::DownloadError;
 use crate::hours;
 use crate::origin::{self, ControlEvent};
-use crate::store::Store;
+use crate::pause::Pauses;
+use crate::store::{Store, SyncError, WriteError, is_full};
 use bytes::Bytes;
 use hybrid_manifest::{ExpectedPart, PartNumber, VerifiedPart};
 use hybrid_peer_transport::{
@@ -23,19 +24,20 @@ use hybrid_server_transport::client::{ClientControlSender, FetchError, ServerCli
 use hybrid_session::{
     Anchors, ConnectionId, Event, Input, Output, PartFailure, PartSource, Progress, Rejoin, Session, UploadPause,
 };
-use hybrid_units::BytesPerSecond;
+use hybrid_units::{ByteCount, BytesPerSecond};
 use hybrid_wire::address::AddressPolicy;
 use hybrid_wire::control::{Bye, ByeCode, ClientMessage};
 use hybrid_wire::peer::{PartReply, PeerMessage};
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 /// How often progress is told and the cache brought to the disk, at most so much is fetched again after a power cut.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
@@ -46,8 +48,6 @@ const SYNC_PARTS: usize = 64;
 /// millisecond at most, and another thread would cost a wake-up and find the bytes in no cache. Longer ones would hold up
 /// what comes.
 const INLINE_VERIFY_BYTES_MAX: usize = 256 << 10;
-/// How long a disk that took no part is left alone.
-const STORE_RETRY: Duration = Duration::from_secs(10);
 /// The hours are looked at no later than this: a computer that slept, or was taken to another time zone, is found out then.
 const HOURS_LOOK: Duration = Duration::from_secs(300);
 /// How long the last words to the server may take.
@@ -96,9 +96,11 @@ enum Done {
     /// To tell the session, unless the task with this key and number was cancelled.
     Keyed(Key, u64, Input),
     /// The disk did not take a part.
-    StoreFailed(PartNumber, String),
-    /// The cache is on the disk, but for these parts.
-    Synced(Vec<PartNumber>),
+    StoreFailed(PartNumber, WriteError),
+    /// The cache is on the disk, or why not.
+    Synced(Result<(), SyncError>),
+    /// Whether the disk has room again.
+    Reserved(io::Result<()>),
     /// Whether the content is still the one at its URL.
     AskedAgain(Result<(), DownloadError>),
 }
@@ -129,7 +131,9 @@ pub(crate) struct Driver {
     syncing: bool,
     asking_again: bool,
     kept_anchors: Option<Anchors>,
-    store_ready_at: Option<Instant>,
+    /// The disk is full, and looked at again then; `None` while it is being looked at.
+    paused: Option<Option<Instant>>,
+    pauses: Pauses,
     told: Progress,
     tell_complete: bool,
 }
@@ -173,7 +177,8 @@ impl Driver {
             syncing: false,
             asking_again: false,
             kept_anchors: None,
-            store_ready_at: None,
+            paused: None,
+            pauses: Pauses::default(),
             tell_complete: false,
         }
     }
@@ -383,7 +388,12 @@ impl Driver {
 
     fn on_done(&mut self, done: Done) {
         match done {
-            Done::Inputs(inputs) => inputs.into_iter().for_each(|input| self.feed(input)),
+            Done::Inputs(inputs) => {
+                if inputs.iter().any(|input| matches!(input, Input::Stored { .. })) {
+                    self.pauses.kept();
+                }
+                inputs.into_iter().for_each(|input| self.feed(input));
+            }
             Done::Keyed(key, started, input) => {
                 // A task that ended just before it was cancelled is not the one that runs under its key now.
                 if self.running.get(&key).is_some_and(|(running, _)| *running == started) {
@@ -391,16 +401,16 @@ impl Driver {
                     self.feed(input);
                 }
             }
-            Done::StoreFailed(number, reason) => {
-                debug!(reason, "the cache does not take a part");
-                if self.store_ready_at.is_none() {
-                    warn!(reason, "the cache takes no parts");
-                    self.tell(DownloadEvent::StoreFailed { reason });
-                }
-                self.store_ready_at = Some(Instant::now() + STORE_RETRY);
+            Done::StoreFailed(number, error) => {
+                debug!(%error, "the cache does not take a part");
                 self.feed(Input::StoreFailed { number });
+                match error {
+                    WriteError::Full(error) => self.pause(&error),
+                    error => self.fail_cache(&error),
+                }
             }
-            Done::Synced(lost) => self.on_synced(lost),
+            Done::Synced(synced) => self.on_synced(synced),
+            Done::Reserved(reserved) => self.on_reserved(reserved),
             Done::AskedAgain(answer) => {
                 self.asking_again = false;
                 if let Err(error) = answer {
@@ -655,9 +665,12 @@ impl Driver {
         if unsynced >= SYNC_PARTS || (sync_due && unsynced > 0) {
             self.sync();
         }
-        if self.store_ready_at.is_some_and(|at| at <= Instant::now()) {
-            self.store_ready_at = None;
-            self.feed(Input::StoreReady);
+        if self.paused.flatten().is_some_and(|at| at <= Instant::now()) {
+            self.paused = Some(None);
+            let store = self.parts.store.clone();
+            self.spawn(async move {
+                blocking(move || store.reserve()).await.map_or(Done::Inputs(Vec::new()), Done::Reserved)
+            });
         }
         let progress = self.session.progress();
         if progress != self.told {
@@ -672,20 +685,29 @@ impl Driver {
             return;
         }
         let store = self.parts.store.clone();
-        self.spawn(async move {
-            match blocking(move || store.sync()).await {
-                Some(Err(failed)) => {
-                    warn!(%failed, lost = failed.lost.len(), "the disk failed");
-                    Done::Synced(failed.lost)
-                }
-                Some(Ok(())) | None => Done::Synced(Vec::new()),
-            }
-        });
+        self.spawn(async move { Done::Synced(blocking(move || store.sync()).await.unwrap_or(Ok(()))) });
     }
 
-    fn on_synced(&mut self, lost: Vec<PartNumber>) {
+    fn on_synced(&mut self, synced: Result<(), SyncError>) {
         self.syncing = false;
-        lost.into_iter().for_each(|number| self.feed(Input::StoreLost { number }));
+        if let Err(SyncError { lost, source, .. }) = synced {
+            debug!(%source, lost = lost.len(), "the disk did not keep what was written");
+            // First of all, or what is lost would be fetched at once and be lost again.
+            if let Some(&number) = lost.first() {
+                self.feed(Input::StoreFailed { number });
+            }
+            let some_lost = !lost.is_empty();
+            lost.into_iter().for_each(|number| self.feed(Input::StoreLost { number }));
+            match source {
+                // What is not lost was hashed and is right; if the disk has no room, the next part will say so.
+                source if is_full(&source) => {
+                    if some_lost {
+                        self.pause(&source)
+                    }
+                }
+                source => self.fail_cache(&source),
+            }
+        }
         if !std::mem::take(&mut self.tell_complete) || !self.session.is_complete() {
             return;
         }
@@ -698,6 +720,43 @@ impl Driver {
         self.parts.progress.send_replace(progress);
         self.parts.standing.send_replace(Standing::Complete);
         self.tell(DownloadEvent::Complete(progress));
+    }
+
+    // ---- The disk.
+
+    /// The session fetches nothing until it hears [`Input::StoreReady`]. The user is told once.
+    fn pause(&mut self, reason: &io::Error) {
+        if self.paused.is_some() {
+            return;
+        }
+        self.paused = Some(Some(Instant::now() + self.pauses.pause()));
+        let (folder, needed) = (self.parts.store.folder().to_owned(), ByteCount::new(self.parts.store.needed()));
+        info!(folder = %folder.display(), %needed, %reason, "the disk is full: paused");
+        self.tell(DownloadEvent::StoreFull { folder, needed, reason: reason.to_string() });
+    }
+
+    fn on_reserved(&mut self, reserved: io::Result<()>) {
+        match reserved {
+            Ok(()) => {
+                self.paused = None;
+                self.tell(DownloadEvent::StoreReady);
+                self.feed(Input::StoreReady);
+            }
+            Err(error) if is_full(&error) => {
+                let pause = self.pauses.pause();
+                debug!(%error, ?pause, "the disk is still full");
+                self.paused = Some(Some(Instant::now() + pause));
+            }
+            Err(error) => self.fail_cache(&error),
+        }
+    }
+
+    /// What was refused is not asked for again: the session hears of no disk that is ready.
+    fn fail_cache(&self, error: &dyn std::error::Error) {
+        self.fail(DownloadError::CacheFailed {
+            folder: self.parts.store.folder().to_owned(),
+            reason: with_causes(error),
+        });
     }
 
     // ---- The user.
@@ -759,9 +818,10 @@ impl Driver {
         self.spawn(async move { Done::AskedAgain(origin::ask_again(&url, content, &config).await) });
     }
 
-    /// What is whole stays so, whatever the server says.
+    /// What is whole stays so, whatever the server says; the first error is the one that is told.
     fn fail(&self, error: DownloadError) {
-        if !self.session.is_complete() {
+        let failed = matches!(*self.parts.standing.borrow(), Standing::Failed(_));
+        if !failed && !self.session.is_complete() {
             self.parts.standing.send_replace(Standing::Failed(error.clone()));
             self.tell(DownloadEvent::Failed(error));
         }
@@ -826,7 +886,7 @@ async fn keep(store: Arc<Store>, part: VerifiedPart) -> Done {
     let number = part.number();
     match blocking(move || store.write(&part)).await {
         Some(Ok(())) => Done::Inputs(vec![Input::Stored { number }]),
-        Some(Err(failed)) => Done::StoreFailed(number, with_causes(&failed)),
+        Some(Err(failed)) => Done::StoreFailed(number, failed),
         None => Done::Inputs(Vec::new()),
     }
 }
@@ -834,8 +894,11 @@ async fn keep(store: Arc<Store>, part: VerifiedPart) -> Done {
 /// Keeps proofs for the next start before the session uses them, so that the parts they prove can be read back.
 async fn learn(store: Arc<Store>, proofs: Bytes, input: impl FnOnce(Bytes) -> Input + Send + 'static) -> Done {
     let kept = blocking(move || {
-        if let Err(failed) = store.learn(&proofs) {
-            warn!(%failed, "part ids could not be kept for the next start");
+        match store.learn(&proofs) {
+            // The next sync tries again, and that the disk is full is told where parts are kept.
+            Err(failed) if is_full(&failed) => debug!(%failed, "part ids are not on the disk yet"),
+            Err(failed) => warn!(%failed, "part ids could not be kept for the next start"),
+            Ok(()) => {}
         }
         proofs
     });

@@ -100,6 +100,14 @@ pub enum DownloadError {
         /// What is there now, as the server says: its key was not looked at.
         content: ContentId,
     },
+    /// The cache cannot be written, and waiting does not help: the disk fails or is read-only, or rights are missing.
+    #[error("the cache {} cannot be written: {reason}", folder.display())]
+    CacheFailed {
+        /// The content's folder in the cache.
+        folder: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
     /// It was closed before it was complete.
     #[error("stopped before it was complete: {} parts are missing", missing.len())]
     Stopped {

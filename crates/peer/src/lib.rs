@@ -33,6 +33,7 @@ mod driver;
 mod error;
 mod hours;
 mod origin;
+mod pause;
 mod peer;
 mod quota;
 pub mod store;

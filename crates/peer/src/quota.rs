@@ -8,8 +8,9 @@ use crate::cache::CacheError;
 use hybrid_manifest::ContentId;
 use hybrid_units::ByteCount;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use tracing::{debug, info, warn};
@@ -106,7 +107,7 @@ pub(crate) fn make_room(
     limit: Option<ByteCount>,
 ) -> Result<(), CacheError> {
     let kept = kept_in(folder).map_err(|source| CacheError::Io { path: folder.to_owned(), source })?;
-    let free = free_bytes(folder).unwrap_or_else(|error| {
+    let free = File::open(folder).and_then(free_bytes).unwrap_or_else(|error| {
         debug!(%error, "what is free on the disk is not known");
         u64::MAX
     });
@@ -142,9 +143,13 @@ pub(crate) fn remove_leftovers(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What this user can still write on the file system of `folder`.
-pub(crate) fn free_bytes(folder: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(folder)?;
+/// What this user can still write on the file system of this file or folder.
+pub(crate) fn free_bytes(file: impl AsFd) -> io::Result<u64> {
+    let disk = rustix::fs::fstatvfs(file)?;
+    // Some file systems over the network tell nothing, which must not look like a full disk.
+    if disk.f_blocks == 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
@@ -321,7 +326,7 @@ mod tests {
         for name in ["data", "journal"] {
             fs::write(folder.join(name), vec![7; if name == "data" { bytes } else { 1 }]).unwrap();
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(used);
-            let file = fs::File::options().write(true).open(folder.join(name)).unwrap();
+            let file = File::options().write(true).open(folder.join(name)).unwrap();
             // Some file systems count blocks only when they are written.
             file.sync_all().unwrap();
             file.set_modified(time).unwrap();
@@ -373,7 +378,7 @@ mod tests {
         let cache = TempDir::new().unwrap();
         put(cache.path(), 1, 100_000, 1);
         let data = cache.path().join(id(1).to_string()).join("data");
-        fs::File::options().write(true).open(data).unwrap().set_len(1 << 40).unwrap();
+        File::options().write(true).open(data).unwrap().set_len(1 << 40).unwrap();
         let kept = kept_in(cache.path()).unwrap();
         assert!((100_000..1_000_000).contains(&kept[0].bytes), "{kept:?}");
     }

@@ -19,6 +19,7 @@ mod journal;
 
 pub use export::{ExportError, Overwrite, check_output};
 
+use crate::quota;
 use bytes::{Bytes, BytesMut};
 use hybrid_manifest::{ExpectedPart, HashProof, Manifest, PartIds, PartNumber, PartPlace, VerifiedPart};
 use journal::{Contents, Format};
@@ -35,6 +36,9 @@ use tracing::{debug, warn};
 /// The proofs of the largest content, with room for proofs that overlap.
 const PROOFS_BYTES_MAX: u64 = 128 << 20;
 
+/// What journal and proofs grow by for each part, with room to spare: a download that goes on should not stop for a record.
+const ROOM_FOR_RECORDS: u64 = 256;
+
 /// Threads that hash a store when it is opened; more than the disk can feed gain nothing.
 const HASHING_THREADS_MAX: usize = 8;
 
@@ -42,6 +46,7 @@ const HASHING_THREADS_MAX: usize = 8;
 #[derive(Debug)]
 pub struct Store {
     manifest: Arc<Manifest>,
+    folder: PathBuf,
     data: File,
     format: Format,
     state: Mutex<State>,
@@ -53,6 +58,8 @@ struct State {
     ids: PartIds,
     journal: File,
     proofs: File,
+    /// Proofs that the disk has not taken yet; each proves an id that no other does, so they are no more than all proofs.
+    unkept: Vec<u8>,
     /// Written since the last sync.
     unsynced: BTreeSet<PartNumber>,
 }
@@ -108,13 +115,16 @@ pub enum WriteError {
 
 impl WriteError {
     fn from_io(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                Self::Full(error)
-            }
-            _ => Self::Io(error),
-        }
+        if is_full(&error) { Self::Full(error) } else { Self::Io(error) }
     }
+}
+
+/// Whether it passes when somebody makes room: the disk is full (`ENOSPC`), or this user's share of it (`EDQUOT`).
+///
+/// All others stay as they are however long one waits: a disk that fails or is read-only, missing rights, a file that is too
+/// long for its file system.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Store {
@@ -162,10 +172,11 @@ impl Store {
         } else {
             compact(&format, &held, &journal_path).map_err(at("journal"))?
         };
-        let mut state = State { held, ids, journal, proofs, unsynced: BTreeSet::new() };
+        let mut state = State { held, ids, journal, proofs, unkept: Vec::new(), unsynced: BTreeSet::new() };
         state.journal.seek(SeekFrom::End(0)).map_err(at("journal"))?;
         debug!(?recovery, "store opened");
-        let store = Self { manifest, data, format, state: Mutex::new(state) };
+        let folder = folder.to_owned();
+        let store = Self { manifest, folder, data, format, state: Mutex::new(state) };
         store.touch();
         Ok((store, recovery))
     }
@@ -187,6 +198,11 @@ impl Store {
         &self.manifest
     }
 
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The parts that are there, in order.
     pub fn held(&self) -> Vec<PartNumber> {
         self.state().held.iter().copied().collect()
@@ -204,18 +220,18 @@ impl Store {
     /// A part is only readable while its id is known, so whatever teaches the session an id is given here too.
     ///
     /// # Errors
-    /// When they cannot be written; they are known to this process all the same.
+    /// When they cannot be written; they are known to this process all the same, and the next call or sync tries again.
     pub fn learn(&self, proofs: &[u8]) -> io::Result<()> {
         let mut state = self.state();
-        let mut new = Vec::new();
+        let state = &mut *state;
         let mut rest = proofs;
         while let Ok((proof, behind)) = HashProof::decode(rest) {
             rest = behind;
             if !state.ids.missing(proof.range()).is_empty() && state.ids.insert(&proof).is_ok() {
-                proof.encode_into(&mut new);
+                proof.encode_into(&mut state.unkept);
             }
         }
-        append(&mut state.proofs, &new)
+        keep_proofs(state)
     }
 
     /// Proofs of all part ids that are known and do not come with the manifest, each list for one call of the session.
@@ -290,12 +306,50 @@ impl Store {
             if state.unsynced.is_empty() {
                 return Ok(());
             }
+            if let Err(error) = keep_proofs(&mut state) {
+                debug!(%error, "part ids are not on the disk yet");
+            }
             let files = (state.journal.try_clone(), state.proofs.try_clone());
             (std::mem::take(&mut state.unsynced), files.0, files.1)
         };
         // The lock is free meanwhile: a sync may take long, and parts must not wait for it.
         let synced = self.data.sync_data().and_then(|()| proofs?.sync_data()).and_then(|()| journal?.sync_data());
         synced.map_err(|source| SyncError { lost: self.recheck(&written), source })
+    }
+
+    /// Takes room on the disk for all parts that are missing, as far as the file system can, so that a download that was paused
+    /// goes on when it will get to its end, and fetches nothing for nothing.
+    ///
+    /// # Errors
+    /// When there is no room (see [`is_full`]), or the disk fails.
+    pub fn reserve(&self) -> io::Result<()> {
+        let missing = self.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        // First by numbers alone: what is taken bit by bit while it does not suffice is taken from everybody else.
+        let records = missing.len() as u64 * ROOM_FOR_RECORDS;
+        if quota::free_bytes(&self.data).is_ok_and(|free| free < self.needed().saturating_add(records)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let mut places = missing.iter().filter_map(|&number| self.manifest.layout().part(number)).peekable();
+        while let Some(first) = places.next() {
+            let mut end = first.offset() + u64::from(first.len());
+            while let Some(next) = places.next_if(|next| next.offset() == end) {
+                end += u64::from(next.len());
+            }
+            match take_room(&self.data, first.offset(), end - first.offset()) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+                taken => taken?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How much more the disk must hold.
+    pub fn needed(&self) -> u64 {
+        let taken = self.data.metadata().map_or(0, |found| std::os::unix::fs::MetadataExt::blocks(&found));
+        self.manifest.layout().total_len().saturating_sub(taken.saturating_mul(512))
     }
 
     fn recheck(&self, suspect: &BTreeSet<PartNumber>) -> Vec<PartNumber> {
@@ -327,6 +381,27 @@ fn append(file: &mut File, bytes: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     Ok(())
+}
+
+fn keep_proofs(state: &mut State) -> io::Result<()> {
+    append(&mut state.proofs, &state.unkept)?;
+    state.unkept.clear();
+    Ok(())
+}
+
+/// Changes no byte of the file, and so can be done while parts are written.
+#[cfg(target_os = "linux")]
+fn take_room(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let keep_size = rustix::fs::FallocateFlags::KEEP_SIZE;
+    match rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, keep_size, offset, len)) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+        taken => Ok(taken?),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn take_room(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// The runs of `range` whose ids are known, with their proofs.
