@@ -258,10 +258,14 @@ impl KnownPeers {
     }
 
     /// A dial ended well.
-    pub(crate) fn dialled(&mut self, peer: PeerId) {
+    ///
+    /// Who connects by himself has not answered: a liar could have one address dialled again and again.
+    pub(crate) fn dialled(&mut self, now: Instant, peer: PeerId, outgoing: bool) {
         self.wake = None;
-        if let Some((_, address)) = self.dialling.remove(&peer) {
-            self.dials.answered(address);
+        match self.dialling.remove(&peer) {
+            Some((_, address)) if outgoing => self.dials.answered(address),
+            Some((_, address)) => self.dials.failed(now, address),
+            None => {}
         }
     }
 

@@ -81,7 +81,7 @@ impl Session {
         outgoing: bool,
         hello: Hello,
     ) {
-        self.known.dialled(peer);
+        self.known.dialled(now, peer, outgoing);
         // A driver that uses a number again has forgotten to say that the first connection ended.
         self.remove_connection(now, id, ByeCode::Duplicate);
         if let Err((code, reason)) = self.check_hello(now, peer, outgoing, &hello) {

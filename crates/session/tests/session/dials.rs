@@ -3,7 +3,7 @@
 use crate::world::{NOW, World, peer, world};
 use hybrid_session::{Anchors, Config, ConnectionId, Input, Output, Session};
 use hybrid_units::{Duration, Instant, Mode};
-use hybrid_wire::control::{Directive, ServerMessage, Welcome};
+use hybrid_wire::control::{ByeCode, Directive, ServerMessage, Welcome};
 use hybrid_wire::peer::{Hello, PeerMessage, ToldPeers};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken};
 use proptest::prelude::*;
@@ -171,6 +171,21 @@ fn a_victim_under_a_hundred_keys_is_dialled_once_a_minute() {
     }
     let times: Vec<_> = story.knocked[&victim].iter().map(|at| at.as_micros() / 1_000_000).collect();
     assert_eq!(times.len(), 3, "{times:?}");
+}
+
+#[test]
+fn a_liar_who_connects_by_himself_has_his_victim_dialled_no_more_often() {
+    let victim = SocketAddr::from(([9, 9, 9, 9], 40_000));
+    let mut story = Story::new();
+    story.name(0, Vec::new());
+    for _ in 0..300 {
+        story.name(1, vec![PeerCoordinates { peer: peer(NEIGHBOUR), address: victim }]);
+        story.wait(1);
+        story.meet_neighbour();
+        story.tell(Input::PeerClosed { connection: ConnectionId(1), code: ByeCode::Done });
+        story.wait(1);
+    }
+    assert!((1..=3).contains(&story.knocked[&victim].len()), "{:?}", story.knocked);
 }
 
 proptest! {
