@@ -88,6 +88,12 @@ impl Run {
                 self.report.event(event)?;
             }
             let ended = tokio::time::timeout(Duration::ZERO, self.download.wait()).await;
+            if ended.is_ok() {
+                // What happened before the end is told before it.
+                while let Some(event) = self.download.told_event() {
+                    self.report.event(&event)?;
+                }
+            }
             match (ended, event) {
                 (Ok(Ok(())), _) => return Ok(Ended::Complete),
                 (Ok(Err(error)), _) => return Err(error.into()),

@@ -152,6 +152,13 @@ impl Download {
         self.events.recv().await
     }
 
+    /// The next event that was told already; `None` when there is none now.
+    ///
+    /// When [`Self::wait`] returns, all that led to it is here, up to [`DownloadEvent::Complete`] or [`DownloadEvent::Failed`].
+    pub fn told_event(&mut self) -> Option<DownloadEvent> {
+        self.events.try_recv().ok()
+    }
+
     /// How far it is.
     pub fn progress(&self) -> Progress {
         *self.progress.borrow()

@@ -718,8 +718,8 @@ impl Driver {
         }
         let progress = self.session.progress();
         self.parts.progress.send_replace(progress);
-        self.parts.standing.send_replace(Standing::Complete);
         self.tell(DownloadEvent::Complete(progress));
+        self.parts.standing.send_replace(Standing::Complete);
     }
 
     // ---- The disk.
@@ -822,8 +822,8 @@ impl Driver {
     fn fail(&self, error: DownloadError) {
         let failed = matches!(*self.parts.standing.borrow(), Standing::Failed(_));
         if !failed && !self.session.is_complete() {
-            self.parts.standing.send_replace(Standing::Failed(error.clone()));
-            self.tell(DownloadEvent::Failed(error));
+            self.tell(DownloadEvent::Failed(error.clone()));
+            self.parts.standing.send_replace(Standing::Failed(error));
         }
     }
 }

@@ -486,6 +486,21 @@ async fn a_content_that_changed_ends_the_wait() {
     assert_eq!(download.wait().await, Err(failed));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_led_to_the_end_is_told_before_it() {
+    let folder = TempDir::new().unwrap();
+    let server = Server::start(Wanted::default());
+    let mut config = on_loopback();
+    config.tell_parts = true;
+    let peer = Peer::open(folder.path(), config).await.unwrap();
+    let mut download = peer.get(&server.url()).await.unwrap();
+    complete(&mut download).await;
+    let told: Vec<DownloadEvent> = std::iter::from_fn(|| download.told_event()).collect();
+    let parts = told.iter().filter(|event| matches!(event, DownloadEvent::Part { .. })).count();
+    assert_eq!(parts, download.manifest().layout().part_count() as usize);
+    assert!(matches!(told.last(), Some(DownloadEvent::Complete(_))), "{:?}", told.last());
+}
+
 #[tokio::test]
 async fn a_content_that_was_removed_ends_the_wait() {
     let folder = TempDir::new().unwrap();
