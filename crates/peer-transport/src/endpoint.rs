@@ -115,7 +115,7 @@ impl Endpoint {
         let established = timeout(self.0.config.handshake_deadline, async {
             let quic = answered(connecting).await?.await.map_err(|error| match pin.impostor() {
                 Some(got) => DialError::WrongPeer { expected: to.peer, got },
-                None => closed(&error),
+                None => no_handshake(&error),
             })?;
             greet(Link::new(quic), to.peer, &hello, slot).await
         });
@@ -133,7 +133,7 @@ impl Endpoint {
         let _slot = self.0.gate.reserve(address.ip()).ok_or(DialError::TooMany)?;
         let connecting = self.connecting(address, self.0.credentials.anyone())?;
         let connected = timeout(self.0.config.handshake_deadline, async {
-            answered(connecting).await?.await.map_err(|error| closed(&error))
+            answered(connecting).await?.await.map_err(|error| no_handshake(&error))
         });
         let quic = connected.await.map_err(|_| DialError::TimedOut)??;
         let peer = shown_by(&quic).ok_or(DialError::Closed(CloseReason::Fault(ByeCode::Ticket)));
@@ -214,7 +214,7 @@ async fn answered(mut connecting: quinn::Connecting) -> Result<quinn::Connecting
 
 /// The dialler's side: opens the stream of frames, says `hello`, waits for the answer.
 async fn greet(link: Link, peer: PeerId, hello: &[u8], slot: Slot) -> Result<Established, DialError> {
-    let (mut send, recv) = link.quic.open_bi().await.map_err(|error| closed(&error))?;
+    let (mut send, recv) = link.quic.open_bi().await.map_err(|error| DialError::Closed(link.reason(&error)))?;
     send.write_all(hello).await.map_err(|_| DialError::Closed(link.ended()))?;
     let mut frames = StreamFrames::new(recv);
     let hello = first_hello(&link, &mut frames).await.map_err(DialError::Closed)?;
@@ -248,10 +248,10 @@ fn shown_by(quic: &quinn::Connection) -> Option<PeerId> {
     peer_id_of(chain.first()?).ok()
 }
 
-fn closed(error: &quinn::ConnectionError) -> DialError {
+fn no_handshake(error: &quinn::ConnectionError) -> DialError {
     match link::reason(error) {
         CloseReason::TimedOut => DialError::TimedOut,
-        reason => DialError::Closed(reason),
+        reason => DialError::Handshake(reason),
     }
 }
 

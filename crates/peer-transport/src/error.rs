@@ -76,9 +76,19 @@ pub enum DialError {
     /// Our `Hello` is none that a peer would take: the caller's fault.
     #[error(transparent)]
     Invalid(#[from] EncodeError),
-    /// The connection ended before `Hello` came.
+    /// Nobody could be talked to there: what answered is no peer, or takes none.
+    #[error("no handshake: {0:?}")]
+    Handshake(CloseReason),
+    /// The peer showed its key, and the connection ended before its `Hello` came.
     #[error("closed before its hello: {0:?}")]
     Closed(CloseReason),
+}
+
+impl DialError {
+    /// Whether the peer was there: it showed its key, and then did not want the connection.
+    pub fn peer_answered(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
 }
 
 /// Why a part that was asked for did not come.

@@ -618,7 +618,7 @@ async fn connections_beyond_the_limit_are_refused() {
     first.send(&PeerMessage::Hello(hello())).unwrap();
     let kept = dialling.await.unwrap().unwrap();
     let error = timeout(DEADLINE, two.dial(&to, hello())).await.unwrap().unwrap_err();
-    assert!(matches!(error, DialError::Closed(CloseReason::Lost(_))), "{error:?}");
+    assert!(matches!(error, DialError::Handshake(CloseReason::Lost(_))), "{error:?}");
     assert_eq!(endpoint.dial(&coordinates(&two), hello()).await.unwrap_err(), DialError::TooMany);
     kept.0.close(&Bye { code: ByeCode::Done, reason: String::new() });
     closed(&mut events).await;

@@ -304,7 +304,8 @@ impl Driver {
                         Ok(_) => Done::Inputs(Vec::new()),
                         Err(error) => {
                             debug!(peer = %peer.peer, %error, "a peer could not be reached");
-                            Done::Inputs(vec![Input::DialFailed { peer: peer.peer }])
+                            let answered = error.peer_answered();
+                            Done::Inputs(vec![Input::DialFailed { peer: peer.peer, answered }])
                         }
                     }
                 });

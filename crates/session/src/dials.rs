@@ -1,173 +1,167 @@
-//! How often which address is dialled, whoever is said to be there.
+//! How often one address is dialled, whatever keys it is named under.
 //!
-//! Whoever can have addresses named to many clients, by joining under many keys or by telling lies to neighbours, could have
-//! them all knock at the door of somebody who knows nothing of this; so it is doors that are counted, not names.
+//! A message can name one host under any number of keys.
+//! Dialled once for each of them, by a whole crowd, that host would get a flood that it never asked for.
+//! So dials are counted by address here, and each counts as unanswered until somebody answers there under the key that was
+//! expected: nothing needs to be known of how it failed, or whether that was ever told.
+//!
+//! Nothing is forgotten before its time, so that nobody can wash an address clean by naming others: the bucket lets through
+//! no more than [`PLACES_MAX`] dials in the time for which one is remembered.
 
 use hybrid_units::{Duration, Instant};
-use hybrid_wire::address::{AddressPolicy, dialable};
+use hybrid_wire::PeerId;
+use hybrid_wire::address::{AddressPolicy, Prefix, dialable, host_of};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
-/// Dials at once: a fast uplink's whole list, which a newcomer needs in its first second.
-const BURST: u64 = 40;
+/// Dials at once after a while without any: a fast uplink's whole list, which a newcomer needs in its first second.
+const BURST: u32 = 40;
 
-/// One more dial after this time. Five a second is far below what hosters take for a port scan.
+/// From then on five a second: enough for peers that leave one by one, and a client that is told of a whole network sends
+/// into it no more than 24 kB a second (a dial that nobody answers is four datagrams of 1,200 bytes).
 const EVERY: Duration = Duration::from_millis(200);
 
-/// An address where nobody has answered yet is left alone for so long, whoever else is said to be there.
-const REST: Duration = Duration::from_secs(60);
+/// Between two dials to one address where nobody answered: as long as a peer that could not be reached is left alone.
+const AGAIN: Duration = Duration::from_secs(60);
 
-/// Dials in a row that nobody answered, after which the address rests longer.
-const FAILURES_MAX: u8 = 3;
+/// Dials in a row that nobody answered before the address rests: one may be lost, one may meet a program that starts.
+const UNANSWERED_MAX: u32 = 3;
 
-/// The longer rest.
-const LONG_REST: Duration = Duration::from_secs(600);
+/// How long it rests: as long as an address that a table of strangers named.
+const REST: Duration = Duration::from_secs(600);
 
-/// Dials in [`REST`] that were not answered, at all ports of one public IP address. Many peers behind one address answer, so they
-/// wait for each other only a round trip.
-const UNANSWERED_MAX: usize = 8;
+/// Dials to one host in [`AGAIN`] that fail or are under way: more are somebody's list of invented ports.
+///
+/// Those that are answered count for nothing, so many peers behind one address translator are dialled as fast as they answer.
+const SITE_DIALS_MAX: usize = 8;
 
-/// Addresses that are remembered; the oldest are forgotten first. At five a second it takes longer than [`LONG_REST`] to get
-/// one forgotten.
-const PLACES_MAX: usize = 4_096;
+/// The most places that are remembered: as many as the bucket lets through in [`REST`]; about 300 KiB.
+const PLACES_MAX: usize = 40 + 5 * 600;
 
+/// Where a dial goes, as the book has it: the same for all ways to write the address.
 #[derive(Clone, Copy, Debug)]
+pub(crate) struct Door {
+    address: SocketAddr,
+    /// The host that the address belongs to; `None` in a network that only this client's user admitted: there one host may
+    /// stand for many peers, as in tests on one machine, and it is the user's own.
+    site: Option<Prefix>,
+}
+
+impl Door {
+    pub(crate) fn of(address: SocketAddr) -> Self {
+        let host = host_of(address.ip());
+        let public = dialable(address, &AddressPolicy::default()).is_ok();
+        // Any host has all addresses of its /64.
+        let bits = match host {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 64,
+        };
+        let site = public.then(|| Prefix::new(host, bits)).flatten();
+        Self { address: SocketAddr::new(host, address.port()), site }
+    }
+}
+
+#[derive(Debug)]
 struct Place {
-    dialled_at: Instant,
-    ready_at: Instant,
-    failures: u8,
+    last: Instant,
+    /// Dials since somebody answered as expected.
+    unanswered: u32,
+    /// Who did so last, unless that one is being dialled again.
+    answered: Option<PeerId>,
+}
+
+impl Place {
+    fn ready_at(&self, key: Option<PeerId>) -> Instant {
+        if key.is_some() && self.answered == key {
+            Instant::ZERO
+        } else {
+            self.last + if self.unanswered < UNANSWERED_MAX { AGAIN } else { REST }
+        }
+    }
 }
 
 /// The book of dials.
 #[derive(Debug, Default)]
 pub(crate) struct Dials {
-    /// When the next dial would be due if all went out one by one.
-    due: Instant,
+    /// When the bucket is full again.
+    full_at: Instant,
     places: BTreeMap<SocketAddr, Place>,
-    /// Times of dials without an answer by public IP address, the oldest first.
-    unanswered: BTreeMap<IpAddr, VecDeque<Instant>>,
+    /// When each host was dialled without an answer, or with none yet.
+    sites: BTreeMap<Prefix, VecDeque<Instant>>,
+    /// Where each peer was dialled that has neither answered nor failed.
+    under_way: BTreeMap<PeerId, (Door, Instant)>,
 }
 
 impl Dials {
-    /// From when on this address may be dialled.
-    pub(crate) fn ready_at(&self, address: SocketAddr) -> Instant {
-        let place = self.places.get(&address).map_or(Instant::ZERO, |place| place.ready_at);
-        let times = self.unanswered.get(&address.ip()).filter(|times| times.len() >= UNANSWERED_MAX);
-        let ip = times.and_then(|times| times.get(times.len() - UNANSWERED_MAX)).map_or(Instant::ZERO, |at| *at + REST);
-        let rate = self.due - EVERY * u32::try_from(BURST - 1).unwrap_or(u32::MAX);
-        place.max(ip).max(rate)
+    /// When there is a dial for anybody.
+    pub(crate) fn any_at(&self) -> Instant {
+        self.full_at - EVERY * (BURST - 1)
     }
 
-    /// An address is dialled.
-    pub(crate) fn began(&mut self, now: Instant, address: SocketAddr) {
-        self.due = self.due.max(now) + EVERY;
-        let failures = self.places.get(&address).map_or(0, |place| place.failures);
-        if self.places.len() >= PLACES_MAX && !self.places.contains_key(&address) {
-            let oldest = self.places.iter().min_by_key(|(_, place)| place.dialled_at).map(|(address, _)| *address);
-            oldest.map(|address| self.places.remove(&address));
+    /// When a door may be tried for a key (`None`: whoever is there), apart from [`Self::any_at`].
+    pub(crate) fn door_at(&self, door: &Door, key: Option<PeerId>) -> Instant {
+        let place = self.places.get(&door.address).map_or(Instant::ZERO, |place| place.ready_at(key));
+        let full = |times: &&VecDeque<Instant>| times.len() >= SITE_DIALS_MAX;
+        let times = door.site.and_then(|site| self.sites.get(&site)).filter(full);
+        times.and_then(|times| times.front()).map_or(place, |first| place.max(*first + AGAIN))
+    }
+
+    /// A door is tried.
+    pub(crate) fn begin(&mut self, now: Instant, door: Door, key: Option<PeerId>) {
+        self.forget(now);
+        self.full_at = self.full_at.max(now) + EVERY;
+        let place = self.places.entry(door.address).or_insert(Place { last: now, unanswered: 0, answered: None });
+        place.last = now;
+        place.unanswered = place.unanswered.saturating_add(1);
+        if place.answered == key {
+            place.answered = None;
         }
-        self.places.insert(address, Place { dialled_at: now, ready_at: now + REST, failures });
-        if dialable(address, &AddressPolicy::default()).is_ok() {
-            self.unanswered.retain(|_, times| times.back().is_some_and(|last| now.since(*last) < REST));
-            let times = self.unanswered.entry(address.ip()).or_default();
-            times.push_back(now);
-            times.retain(|at| now.since(*at) < REST);
+        if let Some(site) = door.site {
+            self.sites.entry(site).or_default().push_back(now);
+        }
+        if let Some(key) = key {
+            self.under_way.insert(key, (door, now));
         }
     }
 
-    /// Somebody answered there as was expected.
-    pub(crate) fn answered(&mut self, address: SocketAddr) {
-        if let Some(place) = self.places.remove(&address)
-            && let Some(times) = self.unanswered.get_mut(&address.ip())
-            && let Some(at) = times.iter().position(|at| *at == place.dialled_at)
+    /// A peer that was dialled answered under its key.
+    pub(crate) fn answered(&mut self, peer: PeerId) {
+        if let Some((door, began)) = self.under_way.remove(&peer) {
+            self.answered_at(door, began, peer);
+        }
+    }
+
+    /// Who is behind a door that was tried then answered.
+    pub(crate) fn answered_at(&mut self, door: Door, began: Instant, peer: PeerId) {
+        if let Some(place) = self.places.get_mut(&door.address) {
+            place.unanswered = 0;
+            place.answered = Some(peer);
+        }
+        if let Some(site) = door.site
+            && let Some(times) = self.sites.get_mut(&site)
+            && let Some(index) = times.iter().position(|at| *at == began)
         {
-            times.remove(at);
+            times.remove(index);
         }
     }
 
-    /// Nobody answered there, or somebody else.
-    pub(crate) fn failed(&mut self, now: Instant, address: SocketAddr) {
-        if let Some(place) = self.places.get_mut(&address) {
-            place.failures = place.failures.saturating_add(1);
-            if place.failures >= FAILURES_MAX {
-                place.failures = 0;
-                place.ready_at = now + LONG_REST;
-            }
-        }
+    /// A dial to a peer failed, and nobody answered under its key.
+    pub(crate) fn failed(&mut self, peer: PeerId) {
+        self.under_way.remove(&peer);
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.places.retain(|_, place| now < place.last + REST);
+        self.sites.retain(|_, times| {
+            times.retain(|at| now < *at + AGAIN);
+            !times.is_empty()
+        });
+        self.under_way.retain(|_, (_, began)| now < *began + AGAIN);
     }
 
     pub(crate) fn check_invariants(&self) {
-        assert!(self.places.len() <= PLACES_MAX, "more addresses than the limit");
-        assert!(self.unanswered.values().all(|times| times.len() <= UNANSWERED_MAX), "too many dials at one address");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Instant {
-        Instant::ZERO + Duration::from_millis(millis)
-    }
-
-    fn address(ip: [u8; 4], port: u16) -> SocketAddr {
-        (ip, port).into()
-    }
-
-    const NEAR: [u8; 4] = [10, 1, 1, 1];
-    const FAR: [u8; 4] = [8, 8, 8, 8];
-
-    #[test]
-    fn an_address_rests_after_a_dial_and_longer_after_three() {
-        let (mut dials, place) = (Dials::default(), address(NEAR, 7_000));
-        assert_eq!(dials.ready_at(place), Instant::ZERO);
-        for minute in 0..3 {
-            dials.began(at(minute * 60_000), place);
-            assert_eq!(dials.ready_at(place), at((minute + 1) * 60_000), "dial {minute}");
-            dials.failed(at(minute * 60_000 + 5_000), place);
-        }
-        assert_eq!(dials.ready_at(place), at(125_000 + 600_000));
-        assert!(dials.ready_at(address(NEAR, 7_001)) <= at(125_000), "another door");
-        dials.began(at(725_000), place);
-        dials.answered(place);
-        assert!(dials.ready_at(place) <= at(725_000), "somebody was there");
-    }
-
-    #[test]
-    fn a_list_is_dialled_at_once_and_then_five_a_second() {
-        let mut dials = Dials::default();
-        let next = address(NEAR, 9_000);
-        for port in 0..40 {
-            assert!(dials.ready_at(next) <= at(1_000), "dial {port}");
-            dials.began(at(1_000), address(NEAR, 7_000 + port));
-        }
-        assert_eq!(dials.ready_at(next), at(1_200));
-        dials.began(at(1_200), next);
-        assert_eq!(dials.ready_at(address(NEAR, 9_001)), at(1_400));
-    }
-
-    #[test]
-    fn a_public_host_is_dialled_at_eight_ports_until_it_answers() {
-        let mut dials = Dials::default();
-        for port in 0..8 {
-            dials.began(at(port.into()), address(FAR, 7_000 + port));
-            dials.began(at(port.into()), address(NEAR, 7_000 + port));
-        }
-        assert_eq!(dials.ready_at(address(FAR, 9_000)), at(60_000));
-        assert_eq!(dials.ready_at(address(NEAR, 9_000)), Instant::ZERO, "an admitted network may be one machine");
-        dials.answered(address(FAR, 7_003));
-        assert_eq!(dials.ready_at(address(FAR, 9_000)), Instant::ZERO, "one of them is a peer");
-        dials.check_invariants();
-    }
-
-    #[test]
-    fn the_oldest_are_forgotten_first() {
-        let mut dials = Dials::default();
-        for place in 0..5_000u16 {
-            dials.began(at(u64::from(place) * 200), address(NEAR, place + 1));
-            dials.check_invariants();
-        }
-        assert_eq!(dials.ready_at(address(NEAR, 1)), dials.ready_at(address(NEAR, 60_000)), "forgotten");
-        assert!(dials.ready_at(address(NEAR, 5_000)) > at(1_000_000));
+        assert!(self.places.len() <= PLACES_MAX, "more places than the bucket lets through");
+        assert!(self.under_way.len() <= PLACES_MAX, "more dials than the bucket lets through");
+        assert!(self.sites.values().all(|times| times.len() <= SITE_DIALS_MAX), "one host is dialled too often");
     }
 }

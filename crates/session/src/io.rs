@@ -149,6 +149,8 @@ pub enum Input {
     DialFailed {
         /// Which peer.
         peer: PeerId,
+        /// Whether it showed its key all the same, and then did not want the connection: then the address is its own.
+        answered: bool,
     },
     /// The answer to [`Output::LookUp`]; it may come in pieces.
     AddressesFound {

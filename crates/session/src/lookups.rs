@@ -79,8 +79,13 @@ impl Session {
             self.out.push_back(Output::LookUp);
         }
         while self.lookups.asked.len() < ASKED_MAX
+            && self.known.identify_at() <= now
             && let Some(address) = self.lookups.found.pop_front()
         {
+            // Where nobody answered a moment ago, nobody is asked; the next lookup finds the address again.
+            if !self.known.identify(now, address) {
+                continue;
+            }
             self.lookups.asked.insert(address, now);
             if self.lookups.rested.len() >= RESTING_MAX {
                 self.lookups.rested.pop_front();
@@ -98,7 +103,9 @@ impl Session {
         let look_up = self.may_dial().then_some(lookups.look_up_at);
         let given_up = lookups.asked.values().map(|since| *since + ANSWER_WITHIN);
         let given_up = given_up.filter(|_| !lookups.found.is_empty());
-        announce.into_iter().chain(look_up).chain(given_up).map(|at| at.max(from)).min()
+        let waiting = !lookups.found.is_empty() && lookups.asked.len() < ASKED_MAX && self.may_dial();
+        let next = waiting.then(|| self.known.identify_at());
+        announce.into_iter().chain(look_up).chain(given_up).chain(next).map(|at| at.max(from)).min()
     }
 
     /// A lookup brought these.
@@ -111,7 +118,7 @@ impl Session {
             let lookups = &self.lookups;
             let news = !lookups.found.contains(&address)
                 && lookups.rested.iter().all(|(other, since)| *other != address || self.seen.since(*since) >= REST)
-                && self.known.may_try(self.seen, address);
+                && !self.known.has_address(address);
             if news && lookups.found.len() < FOUND_MAX && dialable(address, &self.config.addresses).is_ok() {
                 self.lookups.found.push_back(address);
             }
@@ -121,9 +128,10 @@ impl Session {
     /// Who answered at an address, if anybody did.
     pub(crate) fn on_identified(&mut self, address: SocketAddr, peer: Option<PeerId>) {
         // What was not asked, or is given up, is no answer.
-        if self.lookups.asked.remove(&address).is_some()
+        if let Some(began) = self.lookups.asked.remove(&address)
             && let Some(peer) = peer
         {
+            self.known.identified(began, address, peer);
             self.learn_peers(vec![PeerCoordinates { peer, address }], true);
         }
     }

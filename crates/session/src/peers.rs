@@ -1,7 +1,7 @@
 //! Peers that are known but not connected: where they are, when to dial them, and whom to leave alone.
 
 use crate::Config;
-use crate::dials::Dials;
+use crate::dials::{Dials, Door};
 use hybrid_units::{Duration, Instant};
 use hybrid_wire::{PeerCoordinates, PeerId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -26,17 +26,24 @@ struct LetGo {
 #[derive(Debug)]
 struct Known {
     coordinates: PeerCoordinates,
+    door: Door,
     dial_at: Instant,
     /// Whether a peer told of it, and it has not shown its ticket.
     told: bool,
+}
+
+impl Known {
+    fn new(coordinates: PeerCoordinates, dial_at: Instant, told: bool) -> Self {
+        let door = Door::of(coordinates.address);
+        Self { coordinates, door, dial_at, told }
+    }
 }
 
 /// Addresses that the server gave or peers told, and keys that are banned.
 #[derive(Debug)]
 pub(crate) struct KnownPeers {
     known: BTreeMap<PeerId, Known>,
-    /// Since when, and where.
-    dialling: BTreeMap<PeerId, (Instant, SocketAddr)>,
+    dialling: BTreeMap<PeerId, Instant>,
     dials: Dials,
     /// Those that are connected: not to be dialled.
     connected: BTreeSet<PeerId>,
@@ -133,7 +140,7 @@ impl KnownPeers {
             self.known.remove(&told);
         }
         let dial_at = self.known.get(&coordinates.peer).map_or(Instant::ZERO, |known| known.dial_at);
-        self.known.insert(coordinates.peer, Known { coordinates, dial_at, told: false });
+        self.known.insert(coordinates.peer, Known::new(coordinates, dial_at, false));
     }
 
     /// A peer told of another one. What is known already stays as it is.
@@ -141,7 +148,7 @@ impl KnownPeers {
         let known = self.known.contains_key(&coordinates.peer) || self.is_banned(coordinates.peer);
         if !known && self.known.len() < self.known_max {
             self.wake = None;
-            self.known.insert(coordinates.peer, Known { coordinates, dial_at: Instant::ZERO, told: true });
+            self.known.insert(coordinates.peer, Known::new(coordinates, Instant::ZERO, true));
         }
     }
 
@@ -166,13 +173,8 @@ impl KnownPeers {
         self.known.values().filter(|known| !known.told).map(|known| &known.coordinates)
     }
 
-    /// Whether an address that somebody found may be tried.
-    pub(crate) fn may_try(&self, now: Instant, address: SocketAddr) -> bool {
-        !self.has_address(address) && self.dials.ready_at(address) <= now
-    }
-
     /// Whether some peer is known to be at this address.
-    fn has_address(&self, address: SocketAddr) -> bool {
+    pub(crate) fn has_address(&self, address: SocketAddr) -> bool {
         self.known.values().any(|known| known.coordinates.address == address)
     }
 
@@ -187,23 +189,55 @@ impl KnownPeers {
             return None;
         }
         self.wake = None;
-        self.dialling.retain(|_, (since, _)| now.since(*since) < DIAL_WITHIN);
+        self.dialling.retain(|_, since| now.since(*since) < DIAL_WITHIN);
         let told_too = self.may_dial_told();
+        if self.dials.any_at() > now {
+            return None;
+        }
         let (dialling, connected, dials) = (&self.dialling, &self.connected, &self.dials);
         let due = |(peer, known): &(&PeerId, &mut Known)| {
             known.dial_at <= now
                 && (told_too || !known.told)
                 && !dialling.contains_key(peer)
                 && !connected.contains(peer)
-                && dials.ready_at(known.coordinates.address) <= now
+                && dials.door_at(&known.door, Some(**peer)) <= now
         };
-        let (peer, known) = self.known.iter_mut().find(due)?;
+        // Where several are said to be at one address, the server's word goes first.
+        let (peer, known) = self.known.iter_mut().filter(due).min_by_key(|(_, known)| known.told)?;
         known.dial_at = now + self.redial_after;
         let coordinates = known.coordinates.clone();
-        let peer = *peer;
-        self.dialling.insert(peer, (now, coordinates.address));
-        self.dials.began(now, coordinates.address);
+        let (peer, door) = (*peer, known.door);
+        self.dialling.insert(peer, now);
+        self.dials.begin(now, door, Some(peer));
         Some(coordinates)
+    }
+
+    /// Asks who is at an address, if it may be asked.
+    pub(crate) fn identify(&mut self, now: Instant, address: SocketAddr) -> bool {
+        let door = Door::of(address);
+        let free = self.identify_at().max(self.dials.door_at(&door, None)) <= now;
+        if free {
+            self.wake = None;
+            self.dials.begin(now, door, None);
+        }
+        free
+    }
+
+    /// Who is at an address was asked at `began`, and this peer answered: it may be dialled there at once.
+    pub(crate) fn identified(&mut self, began: Instant, address: SocketAddr, peer: PeerId) {
+        self.wake = None;
+        self.dials.answered_at(Door::of(address), began, peer);
+    }
+
+    /// When it may be asked again who is at some address.
+    pub(crate) fn identify_at(&self) -> Instant {
+        self.dials.any_at()
+    }
+
+    /// A peer answered a dial under its key, whatever it said then.
+    pub(crate) fn answered(&mut self, peer: PeerId) {
+        self.wake = None;
+        self.dials.answered(peer);
     }
 
     pub(crate) fn dialling(&self) -> usize {
@@ -224,19 +258,19 @@ impl KnownPeers {
         let told_too = self.may_dial_told();
         let waiting = |(peer, known): (&PeerId, &Known)| {
             let waits = !self.connected.contains(peer) && !self.dialling.contains_key(peer);
-            (waits && (told_too || !known.told))
-                .then(|| known.dial_at.max(self.dials.ready_at(known.coordinates.address)))
+            let dial_at = || known.dial_at.max(self.dials.door_at(&known.door, Some(*peer)));
+            (waits && (told_too || !known.told)).then(dial_at)
         };
-        let dials = self.dialling.values().map(|(since, _)| *since + DIAL_WITHIN);
-        self.known.iter().filter_map(waiting).chain(dials).min()
+        let dials = self.dialling.values().map(|since| *since + DIAL_WITHIN);
+        let next = self.known.iter().filter_map(waiting).min().map(|at| at.max(self.dials.any_at()));
+        next.into_iter().chain(dials).min()
     }
 
     /// A peer could not be reached. While the server is there it names those that can, so this one makes room for another.
     pub(crate) fn unreachable(&mut self, now: Instant, peer: PeerId, server_reachable: bool) {
         self.wake = None;
-        if let Some((_, address)) = self.dialling.remove(&peer) {
-            self.dials.failed(now, address);
-        }
+        self.dialling.remove(&peer);
+        self.dials.failed(peer);
         if server_reachable || self.known.get(&peer).is_some_and(|known| known.told) {
             self.known.remove(&peer);
         } else {
@@ -258,15 +292,9 @@ impl KnownPeers {
     }
 
     /// A dial ended well.
-    ///
-    /// Who connects by himself has not answered: a liar could have one address dialled again and again.
-    pub(crate) fn dialled(&mut self, now: Instant, peer: PeerId, outgoing: bool) {
+    pub(crate) fn dialled(&mut self, peer: PeerId) {
         self.wake = None;
-        match self.dialling.remove(&peer) {
-            Some((_, address)) if outgoing => self.dials.answered(address),
-            Some((_, address)) => self.dials.failed(now, address),
-            None => {}
-        }
+        self.dialling.remove(&peer);
     }
 
     /// The peer rests before it is dialled again.

@@ -229,7 +229,10 @@ impl Session {
             Input::PeerConnected { connection, peer, outgoing, hello } => {
                 self.on_peer_connected(now, connection, peer, outgoing, hello);
             }
-            Input::DialFailed { peer } => {
+            Input::DialFailed { peer, answered } => {
+                if answered {
+                    self.known.answered(peer);
+                }
                 let reachable = self.server_reachable();
                 self.known.unreachable(now, peer, reachable);
             }

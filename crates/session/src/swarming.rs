@@ -81,7 +81,10 @@ impl Session {
         outgoing: bool,
         hello: Hello,
     ) {
-        self.known.dialled(now, peer, outgoing);
+        self.known.dialled(peer);
+        if outgoing {
+            self.known.answered(peer);
+        }
         // A driver that uses a number again has forgotten to say that the first connection ended.
         self.remove_connection(now, id, ByeCode::Duplicate);
         if let Err((code, reason)) = self.check_hello(now, peer, outgoing, &hello) {

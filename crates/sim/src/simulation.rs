@@ -716,7 +716,9 @@ impl Simulation {
         self.close_link(to, link);
         if state == LinkState::Dialling {
             self.counts.dials_failed += 1;
-            self.client(to, Input::DialFailed { peer });
+            // Whoever answers says why not; otherwise it is the dialler's own patience that ended.
+            let answered = code != ByeCode::HandshakeTimeout;
+            self.client(to, Input::DialFailed { peer, answered });
         } else {
             self.client(to, Input::PeerClosed { connection: connection(link), code });
         }

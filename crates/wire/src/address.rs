@@ -144,7 +144,7 @@ pub struct AddressRefused {
 
 fn hint(address: SocketAddr, rule: AddressRule) -> String {
     if rule.may_be_allowed() {
-        format!("; --allow-peers {} would admit it", normalised(address.ip()))
+        format!("; --allow-peers {} would admit it", host_of(address.ip()))
     } else {
         String::new()
     }
@@ -327,12 +327,12 @@ fn against(address: SocketAddr, policy: &AddressPolicy) -> Option<AddressRule> {
     if REFLECTOR_PORTS.contains(&address.port()) {
         return Some(AddressRule::ReflectorPort);
     }
-    let ip = normalised(address.ip());
+    let ip = host_of(address.ip());
     rule(ip).filter(|rule| !admitted(ip, *rule, policy))
 }
 
-/// The IPv4 address that an IPv6 address stands for, if it does: it is that host which gets the packets.
-fn normalised(address: IpAddr) -> IpAddr {
+/// The IPv4 address that an IPv6 address stands for, or else the address itself: it is that host which gets the packets.
+pub fn host_of(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let [a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11, a12, a13, a14, a15] = v6.octets();
     let inner = match [a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11] {

@@ -562,7 +562,7 @@ impl World {
     fn dialled(&mut self, from: usize, connection: ConnectionId, to: usize, hello: Hello) {
         if !self.clients[to].online || self.clients[to].cut_off || self.clients[from].cut_off {
             let peer = peer_id(to);
-            return self.after_delay(Event::Client(from, hybrid_session::Input::DialFailed { peer }));
+            return self.after_delay(Event::Client(from, hybrid_session::Input::DialFailed { peer, answered: false }));
         }
         let theirs = self.connection(to, from, Some(connection));
         self.clients[from].peers.insert(connection, (to, Some(theirs)));
@@ -640,7 +640,10 @@ impl World {
                         if let Some((to, Some(theirs))) = self.clients[index].peers.remove(&connection) {
                             let closed = Input::PeerClosed { connection: theirs, code: bye.code };
                             self.after_delay(Event::Client(to, closed));
-                            self.after_delay(Event::Client(to, Input::DialFailed { peer: peer_id(index) }));
+                            self.after_delay(Event::Client(
+                                to,
+                                Input::DialFailed { peer: peer_id(index), answered: true },
+                            ));
                         }
                     }
                     Output::RequestPart { connection, number, .. } => {

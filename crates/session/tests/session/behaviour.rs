@@ -265,8 +265,8 @@ fn when_all_peers_are_gone_the_session_wakes_to_dial_them_again() {
     let outputs = story.welcome(Mode::PeerToPeer, &[2, 4]);
     assert_eq!(dials(&outputs), 2);
     story.tell(Input::ControlClosed);
-    story.tell(Input::DialFailed { peer: peer(2) });
-    story.tell(Input::DialFailed { peer: peer(4) });
+    story.tell(Input::DialFailed { peer: peer(2), answered: false });
+    story.tell(Input::DialFailed { peer: peer(4), answered: false });
     let wake_in = story.wake_in();
     assert!(wake_in <= Config::default().redial_after, "sleeps for {wake_in:?}");
     story.now += Config::default().redial_after;
@@ -366,7 +366,7 @@ fn what_the_server_is_slow_to_help_with_is_asked_of_a_peer_that_holds_it() {
 fn who_reaches_no_peer_asks_the_server_all_the_time() {
     let mut story = Story::new(true);
     story.welcome(Mode::PeerToPeer, &[2]);
-    story.tell(Input::DialFailed { peer: peer(2) });
+    story.tell(Input::DialFailed { peer: peer(2), answered: false });
     story.now += Config::default().rescue_after;
     let mut asked = fetches(&story.tell(Input::Timeout));
     for _ in 0..4 {

@@ -241,10 +241,10 @@ fn told_peers_are_judged_and_dialled_a_few_at_a_time() {
     let outputs = story.says(1, told(&[200, 2, 1, 3, 4, 6, 8, 10, 12, 14]));
     let refused = outputs.iter().filter(|o| matches!(o, Output::Event(Event::AddressRefused { .. }))).count();
     assert_eq!((dialled(&outputs), refused), ([4, 6, 8, 10].map(peer).to_vec(), 2));
-    let outputs = story.tell(Input::DialFailed { peer: peer(4) });
+    let outputs = story.tell(Input::DialFailed { peer: peer(4), answered: false });
     assert_eq!(dialled(&outputs), [peer(12)]);
     for failed in [6, 8, 10, 12, 14] {
-        story.tell(Input::DialFailed { peer: peer(failed) });
+        story.tell(Input::DialFailed { peer: peer(failed), answered: false });
     }
     // What nobody answered at is forgotten; peers that the server named would be tried again.
     assert_eq!(dialled(&story.after(2 * MINUTE)), []);

@@ -165,7 +165,10 @@ impl Content {
                 },
             },
             19 => Input::PeerClosed { connection, code: ByeCode::from_u16(feed.u16()) },
-            20 => Input::DialFailed { peer: peer(feed.byte() % 8) },
+            20 => {
+                let byte = feed.byte();
+                Input::DialFailed { peer: peer(byte % 8), answered: byte & 8 == 8 }
+            }
             21 => Input::PartRequested { connection, number },
             22 => Input::RequestCancelled { connection, number },
             23 => Input::PartServed { connection, number, sent_bytes: self.sent(which, feed) },
