@@ -3,6 +3,7 @@
 use crate::args::{Direct, Egress, listen_address};
 use crate::connections::Connections;
 use crate::failure::Failure;
+use crate::networks::Networks;
 use hybrid_origin::Prefix;
 use hybrid_units::{ByteCount, BytesPerSecond, parse_duration};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -41,6 +42,7 @@ pub(crate) struct File {
     pub(crate) cache: Option<Parsed<ByteCount>>,
     pub(crate) tls: Option<Tls>,
     pub(crate) connections: Connections,
+    pub(crate) networks: Networks,
     pub(crate) thresholds: Thresholds,
     pub(crate) classes: BTreeMap<String, Class>,
     pub(crate) rules: Vec<Rule>,
@@ -199,6 +201,7 @@ mod tests {
                     direct_clients = 100\negress_limit = \"100M\"\nallow_peers = [\"10.0.0.0/8\"]\ncache = \"1GiB\"\n\
                     [tls]\ncert = \"a\"\nkey = \"b\"\nself_signed = false\n\
                     [connections]\nmax = 1000\nmax_per_address = 64\nfirst_request = \"10s\"\nidle = \"60s\"\nstall = \"30s\"\n\
+                    [networks]\nclients = 6250\npeers = 2\n\
                     [thresholds]\negress = { low = 0.6, high = 0.9 }\ncpu = { low = 0.5, high = 0.8 }\n\
                     enter_after = \"5s\"\nleave_after = \"1m\"\ndwell = \"30s\"\nrequired_rate = \"1MB/s\"\n\
                     start_up = \"2s\"\npauses_per_minute = 0.5\ncontrol_share = 0.05\n\

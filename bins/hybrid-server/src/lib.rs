@@ -8,6 +8,7 @@ mod connections;
 #[cfg(unix)]
 mod explain;
 mod failure;
+mod networks;
 mod plan;
 mod prepare;
 mod serve;

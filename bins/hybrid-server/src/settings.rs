@@ -83,6 +83,7 @@ impl Settings {
             origin.cache = cache;
         }
         origin.coordinator.addresses = AddressPolicy::allowing(allow);
+        file.networks.put(&mut origin.coordinator);
         match args.egress_policy.or(file.egress_policy.map(|policy| policy.0)) {
             Some(Egress::Fast) => origin.coordinator.egress_policy = EgressPolicy::Fast,
             Some(Egress::Thrifty) => origin.coordinator.egress_policy = EgressPolicy::Thrifty,

@@ -38,7 +38,7 @@ const PLACES: &[(&str, &[Mistake])] = &[
     ),
     ("invalid basic string, expected non-double-quote visible characters, `\\`", &[("folder = \"a\0b\"", "1:12", "")]),
     (
-        "unknown field `{}`, expected one of `folder`, `listen`, `state`, `direct_clients`, `egress_limit`, `egress_policy`, `allow_peers`, `cache`, `tls`, `connections`, `thresholds`, `classes`, `rules`",
+        "unknown field `{}`, expected one of `folder`, `listen`, `state`, `direct_clients`, `egress_limit`, `egress_policy`, `allow_peers`, `cache`, `tls`, `connections`, `networks`, `thresholds`, `classes`, `rules`",
         &[
             ("a.b.c = 1", "1:1", "a"),
             ("\"\" = 1", "1:1", ""),
@@ -229,9 +229,17 @@ const PLACES: &[(&str, &[Mistake])] = &[
         "unknown field `{}`, expected one of `max`, `max_per_address`, `first_request`, `idle`, `stall`",
         &[("[connections]\nilde = '5s'", "2:1", "ilde")],
     ),
+    ("invalid type: integer `{}`, expected a table that begins with [networks]", &[("networks = 5", "1:12", "5")]),
+    ("unknown field `{}`, expected `clients` or `peers`", &[("[networks]\nclient = 5", "2:1", "client")]),
+    (
+        "invalid type: string \"{}\", expected a whole number from 1 to 4294967295",
+        &[("[networks]\npeers = 'two'", "2:9", "two")],
+    ),
     (
         "invalid value: integer `{}`, expected a whole number from 1 to 4294967295",
         &[
+            ("[networks]\nclients = 0", "2:11", "0"),
+            ("[networks]\npeers = -1", "2:9", "-1"),
             ("[connections]\nmax = 0", "2:7", "0"),
             ("[connections]\nmax = 4294967296", "2:7", "4294967296"),
             ("[connections]\nmax_per_address = -1", "2:19", "-1"),

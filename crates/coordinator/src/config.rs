@@ -46,6 +46,10 @@ pub struct Config {
     /// fast uplink up to two and a half times as many. Default 20: within 0.1 % of a full mesh for equal uplinks in our simulations
     /// (`docs/ARCHITECTURE.md`, "How near the limit"), and a bound on what one client can learn of others.
     pub peers_per_list: usize,
+    /// Peers of one public network (an IPv4 /24 or an IPv6 /48) in a list; of the IPv4 /16 or IPv6 /32 around it a quarter of the
+    /// list. Of the client's own networks, half of the list. Default 2: whoever has a whole network of addresses is not all that
+    /// a client knows.
+    pub peers_per_network: usize,
     /// The share of that list that is picked uniformly, in percent; the rest are the fastest uplinks of the sample.
     /// Default 60: the uniform part keeps the graph an expander, whatever the rest does.
     pub uniform_share_percent: usize,
@@ -88,6 +92,9 @@ pub struct Config {
     pub reports_per_second: u32,
     /// The most clients at one time. Default 100,000: at about 1 KiB each, 100 MiB.
     pub clients_max: usize,
+    /// The most of them in one public network (an IPv4 /24 or an IPv6 /48). Default 6,250, a sixteenth of all: many, since a
+    /// mobile network may put a whole crowd behind one address, and so few that one network cannot take all places.
+    pub clients_per_network_max: usize,
     /// The most contents. Default 100,000.
     pub contents_max: usize,
     /// Events of clients that are kept for [`Coordinator::status`](crate::Coordinator::status). Default 4,096: at about 500 bytes
@@ -114,6 +121,7 @@ impl Default for Config {
             seed: 0,
             ticket_ttl: Duration::from_secs(3_600),
             peers_per_list: 20,
+            peers_per_network: 2,
             uniform_share_percent: 60,
             peer_connections_max: 40,
             uploads_max: 16,
@@ -130,6 +138,7 @@ impl Default for Config {
             report_interval_max: Duration::from_secs(10),
             reports_per_second: 2_000,
             clients_max: 100_000,
+            clients_per_network_max: 6_250,
             contents_max: 100_000,
             events_max: 4_096,
             vouchers_needed: 1,

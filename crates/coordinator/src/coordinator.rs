@@ -2,6 +2,7 @@
 
 mod lists;
 mod modes;
+mod networks;
 mod opinions;
 mod parts;
 mod pushing;
@@ -24,16 +25,19 @@ use hybrid_wire::address::dialable;
 use hybrid_wire::control::{Bye, ByeCode, Directive, Join, Report, ServerMessage, Want, Welcome};
 use hybrid_wire::ticket::{Roles, Ticket, prefix_mac};
 use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, PeerLimits, SessionToken, Source};
-use opinions::Network;
+use networks::Network;
 use rand::rngs::ChaCha8Rng;
 use rand::seq::index;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 /// Members looked at for one peer list: three for each place in it.
 const LIST_SAMPLE: usize = 60;
+
+/// Members looked at if most of those were of too few networks: where one in fifty is of another, some twenty are found.
+const LIST_SAMPLE_MOST: usize = 960;
 
 /// Peers of which accusations are kept; the first to come stay.
 const ACCUSED_MAX: usize = 4_096;
@@ -107,6 +111,8 @@ struct Client {
     mode: Mode,
     session: SessionToken,
     observed: IpAddr,
+    /// Its network; `None` if that was admitted by the operator.
+    network: Option<Network>,
     /// Where it could be dialled; `None` if nowhere.
     address: Option<SocketAddr>,
     /// The same for others to know: `None` while it serves nobody, offers too little, or is accused.
@@ -197,6 +203,8 @@ pub struct Coordinator {
     clients: BTreeMap<ClientId, Client>,
     sessions: BTreeMap<SessionToken, ClientId>,
     by_peer: BTreeMap<(ContentId, PeerId), ClientId>,
+    /// How many clients each public network has.
+    by_network: BTreeMap<Network, usize>,
     /// Clients of the swarm that wait for a part to begin with.
     newcomers: Vec<ClientId>,
     /// Contents for which a push may be due.
@@ -234,6 +242,7 @@ impl Coordinator {
             clients: BTreeMap::new(),
             sessions: BTreeMap::new(),
             by_peer: BTreeMap::new(),
+            by_network: BTreeMap::new(),
             newcomers: Vec::new(),
             hungry: BTreeSet::new(),
             last_pushed: None,
@@ -332,6 +341,14 @@ impl Coordinator {
             }
             self.close(now, before, ByeCode::Duplicate, "the same client joined again");
         }
+        let network = Network::public(observed);
+        let in_network = network.and_then(|network| self.by_network.get(&network)).copied().unwrap_or(0);
+        if in_network >= self.config.clients_per_network_max {
+            let bye =
+                Bye { code: ByeCode::Busy, reason: "your network has all the clients that it may have".to_owned() };
+            self.out.push_back(Output::Close { client, bye });
+            return;
+        }
         let offered = join.contract.rate_limit_bytes_per_second.unwrap_or(u64::MAX);
         let uplink = if join.contract.upload { offered } else { 0 };
         let part_len = self.contents.get(&join.content).map_or(0, |swarm| swarm.part_len.as_u64());
@@ -368,6 +385,7 @@ impl Coordinator {
             mode,
             session,
             observed,
+            network,
             address,
             coordinates,
             vouchers: BTreeSet::new(),
@@ -405,6 +423,9 @@ impl Coordinator {
         let ticket = self.ticket(&record);
         self.by_peer.insert((record.content, record.peer), client);
         self.sessions.insert(session, client);
+        if let Some(network) = network {
+            *self.by_network.entry(network).or_default() += 1;
+        }
         if let Some(swarm) = self.contents.get_mut(&record.content) {
             swarm.uplinks_known = swarm.uplinks_known.saturating_add(record.uplink_known());
         }
@@ -555,6 +576,14 @@ impl Coordinator {
         let Some(record) = self.clients.remove(&client) else { return };
         self.sessions.remove(&record.session);
         self.by_peer.remove(&(record.content, record.peer));
+        if let Some(network) = record.network
+            && let Some(count) = self.by_network.get_mut(&network)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&network);
+            }
+        }
         self.pushes -= record.pushing.len();
         self.newcomers.retain(|newcomer| *newcomer != client);
         let Some(swarm) = self.contents.get_mut(&record.content) else { return };
@@ -596,6 +625,12 @@ impl Coordinator {
         assert_eq!(self.sessions.len(), self.clients.len());
         assert!(self.newcomers.iter().all(|id| self.clients.contains_key(id)), "a newcomer that left is remembered");
         assert_eq!(self.by_peer.len(), self.clients.len());
+        let mut by_network = BTreeMap::new();
+        for network in self.clients.values().filter_map(|client| client.network) {
+            *by_network.entry(network).or_default() += 1;
+        }
+        assert_eq!(by_network, self.by_network, "clients of networks are miscounted");
+        assert!(by_network.values().all(|clients| *clients <= self.config.clients_per_network_max));
         for (id, content) in &self.contents {
             let members = self.clients.values().filter(|client| client.content == *id);
             assert_eq!(members.clone().count(), content.members.len());

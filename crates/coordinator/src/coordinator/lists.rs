@@ -1,5 +1,6 @@
 //! Whom a client should know, and how many of them.
 
+use super::networks::Mix;
 use super::*;
 
 /// An uplink over which a part of 256 KiB takes two seconds and longer: two at a time would be given up for lost.
@@ -45,28 +46,50 @@ impl Coordinator {
         }
     }
 
-    /// Whom a client should dial: most of them uniformly, which keeps the graph an expander, the rest by their uplink.
+    /// Whom a client should dial: most of them uniformly, which keeps the graph an expander, the rest by their uplink, and few of
+    /// any network but its own.
     pub(super) fn peer_list(&mut self, client: ClientId) -> Vec<PeerCoordinates> {
-        let Some(content) = self.clients.get(&client).map(|client| client.content) else { return Vec::new() };
-        let Some(swarm) = self.contents.get(&content) else { return Vec::new() };
-        let sample = index::sample(&mut self.rng, swarm.members.len(), LIST_SAMPLE.min(swarm.members.len()));
-        let mut candidates: Vec<(u32, PeerCoordinates)> = sample
-            .into_iter()
-            .filter_map(|place| swarm.members.get(place))
-            .filter(|member| **member != client)
-            .filter_map(|member| {
-                let member = self.clients.get(member)?;
-                let address = member.coordinates?;
-                Some((member.uplink_class(), PeerCoordinates { peer: member.peer, address }))
-            })
-            .collect();
-        let places = self.clients.get(&client).map_or(self.config.peers_per_list, |record| self.edges(record));
+        let Some(record) = self.clients.get(&client) else { return Vec::new() };
+        let Some(swarm) = self.contents.get(&record.content) else { return Vec::new() };
+        let places = self.edges(record);
+        let mut mix = Mix::new(places, self.config.peers_per_network, record.network);
+        let members = swarm.members.len();
+        let candidate = |place: usize| {
+            let id = *swarm.members.get(place)?;
+            let member = self.clients.get(&id).filter(|_| id != client)?;
+            let coordinates = PeerCoordinates { peer: member.peer, address: member.coordinates? };
+            Some((member.uplink_class(), member.network, coordinates))
+        };
+        let sample = index::sample(&mut self.rng, members, LIST_SAMPLE.min(members));
+        let candidates: Vec<_> = sample.into_iter().filter_map(candidate).collect();
+        let many = candidates.len() > places;
         let uniform = places * self.config.uniform_share_percent.min(100) / 100;
-        if candidates.len() > places {
-            candidates[uniform..].sort_by_key(|(uplink, _)| std::cmp::Reverse(*uplink));
-            candidates.truncate(places);
+        let (mut list, mut others) = (Vec::with_capacity(places), Vec::new());
+        for (uplink, network, coordinates) in candidates {
+            if many && list.len() >= uniform {
+                others.push((uplink, network, coordinates));
+            } else if mix.takes(network) {
+                list.push(coordinates);
+            }
         }
-        candidates.into_iter().map(|(_, coordinates)| coordinates).collect()
+        others.sort_by_key(|(uplink, ..)| std::cmp::Reverse(*uplink));
+        for (_, network, coordinates) in others {
+            if list.len() < places && mix.takes(network) {
+                list.push(coordinates);
+            }
+        }
+        if list.len() < places && mix.refused && members > LIST_SAMPLE {
+            let more = index::sample(&mut self.rng, members, LIST_SAMPLE_MOST.min(members));
+            for (_, network, coordinates) in more.into_iter().filter_map(candidate) {
+                if list.len() >= places {
+                    break;
+                }
+                if !list.contains(&coordinates) && mix.takes(network) {
+                    list.push(coordinates);
+                }
+            }
+        }
+        list
     }
 
     /// Peers in a client's list: more for a fast uplink, which then has more to serve, and fewer for a slow one.

@@ -6,26 +6,12 @@
 //! counts.
 
 use super::*;
-use hybrid_wire::address::AddressPolicy;
 
 /// Networks of which one member's praise is kept; more change nothing.
 const VOUCHERS_MAX: usize = 64;
 
 /// Parts that the server itself must have sent to a member before its word counts, unless others vouch for it.
 const STAKE: u32 = 10;
-
-/// Where one opinion comes from: an IPv4 /24 or an IPv6 /48, about what one site or one attacker has to itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Network(IpAddr);
-
-impl Network {
-    fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xff)),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !(u128::MAX >> 48))),
-        })
-    }
-}
 
 impl Coordinator {
     /// The network of a member whose word counts: it has parts by the server's own count, or by that of others.
@@ -54,8 +40,7 @@ impl Coordinator {
     /// Counts on what a member says that it holds, if enough others vouch for it.
     pub(super) fn believe(&mut self, client: ClientId) {
         let Some(record) = self.clients.get(&client) else { return };
-        // An address that is refused by default was admitted by the operator.
-        let admitted = || record.address.is_some_and(|address| dialable(address, &AddressPolicy::default()).is_err());
+        let admitted = || record.address.is_some() && record.network.is_none();
         let believed = record.vouchers.len() >= usize::from(self.config.vouchers_needed)
             || self.config.trust_admitted_networks && admitted();
         if believed && let Some(swarm) = self.contents.get_mut(&record.content) {
