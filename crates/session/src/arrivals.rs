@@ -192,7 +192,7 @@ impl Session {
         connection.strikes = connection.strikes.saturating_add(1);
         connection.busy_until = connection.busy_until.max(now + Duration::from_millis(500));
         if connection.strikes >= self.config.strikes {
-            return self.let_go(now, id);
+            return self.let_go(now, id, ByeCode::Useless, "too many parts did not come in time");
         }
         self.reporting.refused(connection.peer);
     }
@@ -206,12 +206,12 @@ impl Session {
     }
 
     /// Ends the dealings with a peer that does not keep its promises, for a while.
-    pub(crate) fn let_go(&mut self, now: Instant, id: ConnectionId) {
+    pub(crate) fn let_go(&mut self, now: Instant, id: ConnectionId, code: ByeCode, reason: &str) {
         let Some(connection) = self.connections.get(id) else { return };
         let peer = connection.peer;
         self.reporting.refused(peer);
         self.known.let_go(now, peer);
-        self.close_peer(now, peer, ByeCode::Useless, "too many parts did not come in time");
+        self.close_peer(now, peer, code, reason);
     }
 
     pub(crate) fn on_verified(&mut self, now: Instant, source: PartSource, part: VerifiedPart) {

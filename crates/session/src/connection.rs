@@ -40,6 +40,16 @@ pub(crate) struct Asked {
     pub(crate) begun: bool,
 }
 
+/// Messages and requests that a peer may send at once beyond those that bring something: as many as come in some seconds of an
+/// ordinary connection.
+const MESSAGES_BURST: u32 = 2_048;
+
+/// From then on one in this time. An honest peer sends far fewer; at 4 µs for each, a thousand a second are 0.4 % of a core.
+const MESSAGE_EVERY: Duration = Duration::from_millis(1);
+
+/// Between two calls for work to one peer, so that they stay below what it takes on a link of any speed.
+const CALL_EVERY: Duration = Duration::from_millis(2);
+
 /// A connected peer.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -75,6 +85,10 @@ pub(crate) struct Connection {
     patience: Duration,
     rate: Option<f64>,
     last_arrival: Instant,
+    /// By when what it said would be due if it came at the rate that is admitted.
+    said_until: Instant,
+    /// When it was last told that we have nothing to send.
+    called_at: Option<Instant>,
 }
 
 impl Connection {
@@ -109,7 +123,29 @@ impl Connection {
             queue: 0,
             rate: None,
             last_arrival: now,
+            said_until: now,
+            called_at: None,
         }
+    }
+
+    /// Counts a message or a request; false if there are too many.
+    pub(crate) fn says(&mut self, now: Instant) -> bool {
+        self.said_until = self.said_until.max(now) + MESSAGE_EVERY;
+        self.said_until <= now + MESSAGE_EVERY * MESSAGES_BURST
+    }
+
+    /// What it said brought something, which there is only so much of: it does not count.
+    pub(crate) fn said_news(&mut self) {
+        self.said_until = self.said_until - MESSAGE_EVERY;
+    }
+
+    /// Whether it may be told now that we have nothing to send; counts as told.
+    pub(crate) fn may_call(&mut self, now: Instant) -> bool {
+        let may = self.called_at.is_none_or(|at| now >= at + CALL_EVERY);
+        if may {
+            self.called_at = Some(now);
+        }
+        may
     }
 
     fn rate(&self) -> f64 {
@@ -272,10 +308,6 @@ impl Connections {
         self.entries.binary_search_by_key(&id, |(other, _)| *other)
     }
 
-    pub(crate) fn contains(&self, id: ConnectionId) -> bool {
-        self.place(id).is_ok()
-    }
-
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         let place = self.place(id).ok()?;
         self.entries.get(place).map(|(_, connection)| connection)
@@ -339,6 +371,6 @@ mod tests {
         assert!(connections.remove(ConnectionId(5)).is_some() && connections.remove(ConnectionId(5)).is_none());
         assert!(connections.ids().eq([1, 9].map(ConnectionId)));
         assert_eq!(connections.get(ConnectionId(9)).map(|found| found.peer), Some(PeerId::from_bytes([9; 32])));
-        assert!(connections.get_mut(ConnectionId(2)).is_none() && !connections.contains(ConnectionId(2)));
+        assert!(connections.get_mut(ConnectionId(2)).is_none() && connections.get(ConnectionId(2)).is_none());
     }
 }

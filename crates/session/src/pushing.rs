@@ -121,7 +121,7 @@ impl Session {
             }
         }
         if self.uploads.is_idle() {
-            self.call_for_work();
+            self.call_for_work(now);
         }
     }
 

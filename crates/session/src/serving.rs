@@ -4,6 +4,7 @@ use crate::uploads::Admission;
 use crate::{ConnectionId, Output, Session};
 use hybrid_manifest::PartNumber;
 use hybrid_units::{ByteCount, Instant};
+use hybrid_wire::control::ByeCode;
 use hybrid_wire::peer::{PartReply, PeerMessage};
 use rand::RngExt;
 
@@ -17,9 +18,10 @@ const TOGETHER: u32 = 4;
 const CROWD_SPREAD: u32 = 16;
 
 impl Session {
-    pub(crate) fn on_request(&mut self, connection: ConnectionId, number: PartNumber) {
-        if !self.connections.contains(connection) {
-            return;
+    pub(crate) fn on_request(&mut self, now: Instant, connection: ConnectionId, number: PartNumber) {
+        let Some(asking) = self.connections.get_mut(connection) else { return };
+        if !asking.says(now) {
+            return self.let_go(now, connection, ByeCode::TooFast, "too many requests");
         }
         let reply = if !self.fetches.held().contains(number) {
             PartReply::Gone
@@ -102,18 +104,20 @@ impl Session {
         self.reporting.sent(sent_bytes);
         if let Some(connection) = self.connections.get_mut(connection)
             && self.manifest.layout().part(number).is_some_and(|place| u64::from(place.len()) == sent_bytes)
-            && connection.has.insert(number)
         {
-            self.availability.gained(number);
+            connection.said_news();
+            if connection.has.insert(number) {
+                self.availability.gained(number);
+            }
         }
         self.pushes.due = true;
         if self.uploads.is_idle() {
-            self.call_for_work();
+            self.call_for_work(now);
         }
     }
 
     /// Nothing waits here: tells the neighbours that lack most, so that they move requests from longer queues.
-    pub(crate) fn call_for_work(&mut self) {
+    pub(crate) fn call_for_work(&mut self, now: Instant) {
         if !self.serves() || !self.allowance.has_room() {
             return;
         }
@@ -126,6 +130,9 @@ impl Session {
             .collect();
         lacking.sort_unstable();
         for (_, connection) in lacking.into_iter().take(IDLE_NOTICES) {
+            if !self.connections.get_mut(connection).is_some_and(|neighbour| neighbour.may_call(now)) {
+                continue;
+            }
             self.out.push_back(Output::SendPeer { connection, message: PeerMessage::Idle });
         }
     }

@@ -240,7 +240,7 @@ impl Session {
             Input::Identified { address, peer } => self.on_identified(address, peer),
             Input::PeerMessage { connection, message } => self.on_peer_message(now, connection, message),
             Input::PeerClosed { connection, code } => self.remove_connection(now, connection, code),
-            Input::PartRequested { connection, number } => self.on_request(connection, number),
+            Input::PartRequested { connection, number } => self.on_request(now, connection, number),
             Input::RequestCancelled { connection, number } => {
                 self.uploads.cancel(connection, number);
             }

@@ -145,7 +145,7 @@ impl Session {
             return Err((ByeCode::BadPart, "banned for a bad part"));
         }
         if self.known.rests(now, peer) {
-            return Err((ByeCode::Useless, "too many parts did not come in time"));
+            return Err((ByeCode::Useless, "it was let go a while ago"));
         }
         if peer == self.me {
             return Err((ByeCode::Duplicate, "this is myself"));
@@ -181,17 +181,25 @@ impl Session {
         let parts_total = self.progress.parts_total;
         let Some(connection) = self.connections.get_mut(id) else { return };
         let peer = connection.peer;
+        if !connection.says(now) {
+            return self.let_go(now, id, ByeCode::TooFast, "too many messages");
+        }
         match message {
             PeerMessage::Hello(_) => self.close_peer(now, peer, ByeCode::Protocol, "a second hello"),
             PeerMessage::Have(have) => {
                 if have.parts.end().as_u32() > parts_total {
                     return self.close_peer(now, peer, ByeCode::Protocol, "parts beyond the content's end");
                 }
+                let mut news = false;
                 for number in have.parts.iter() {
                     connection.announced = connection.announced.saturating_add(1);
                     if connection.has.insert(number) {
                         self.availability.gained(number);
+                        news = true;
                     }
+                }
+                if news {
+                    connection.said_news();
                 }
                 connection.note_queue(have.queue);
             }

@@ -696,3 +696,42 @@ fn who_plays_from_beyond_the_end_gets_parts_in_any_order() {
         assert_eq!(requests(&moved.connect(1, 2)).len(), 1, "moved to {beyond}");
     }
 }
+
+/// The code with which a connection was ended, if it was.
+fn ended(outputs: &[Output]) -> Option<ByeCode> {
+    outputs.iter().find_map(|output| match output {
+        Output::ClosePeer { bye, .. } => Some(bye.code),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_flood_ends_the_connection_and_a_stream_does_not() {
+    let connection = ConnectionId(1);
+    let old_news = || Have { parts: PartRanges::from_ascending((0..PARTS).map(PartNumber::new)), queue: 0 };
+    let floods: [(&str, &dyn Fn(u32) -> Input); 4] = [
+        ("calls", &|_| Input::PeerMessage { connection, message: PeerMessage::Idle }),
+        ("old news", &|_| Input::PeerMessage { connection, message: PeerMessage::Have(old_news()) }),
+        ("requests", &|_| Input::PartRequested { connection, number: PartNumber::new(3) }),
+        ("requests taken back", &|index| match index % 2 {
+            0 => Input::PartRequested { connection, number: PartNumber::new(0) },
+            _ => Input::RequestCancelled { connection, number: PartNumber::new(0) },
+        }),
+    ];
+    for (what, input) in floods {
+        for (pause, closes) in [(0, true), (150, true), (1_100, false)] {
+            let mut story = Story::new(true);
+            story.welcome(Mode::PeerToPeer, &[]);
+            assert_eq!(ended(&story.connect(1, 2)), None);
+            let sent = (0..12_000).find(|index| {
+                story.now += Duration::from_micros(pause);
+                ended(&story.tell(input(*index))) == Some(ByeCode::TooFast)
+            });
+            assert_eq!(sent.is_some(), closes, "{what} every {pause} us: {sent:?}");
+            if closes {
+                assert!(sent >= Some(2_048), "{what} every {pause} us: {sent:?}");
+                assert_eq!(ended(&story.connect(2, 2)), Some(ByeCode::Useless), "{what}: it rests");
+            }
+        }
+    }
+}
