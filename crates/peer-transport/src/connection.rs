@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::SendError;
 use crate::event::{ConnectionId, Event};
-use crate::frames::StreamFrames;
+use crate::frames::{FrameError, StreamFrames};
 use crate::gate::Slot;
 use crate::link::Link;
 use crate::request::{PushedPart, Responder};
@@ -190,7 +190,7 @@ impl Streams {
                     }
                 }
                 // The stream of frames ends with the connection, never before it.
-                Ok(None) => break ByeCode::Protocol,
+                Ok(None) | Err(FrameError::Dropped) => break ByeCode::Protocol,
                 Err(error) => match error.fault() {
                     Some(fault) => break fault,
                     None => return,

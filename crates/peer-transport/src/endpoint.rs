@@ -1,6 +1,7 @@
 //! The UDP socket, who is let in, and dialling.
 
 use crate::config::Config;
+use crate::congestion::Farewells;
 use crate::connection::{Connection, Established};
 use crate::error::{BindError, CloseReason, DialError};
 use crate::event::{ConnectionId, Event, Events};
@@ -42,6 +43,7 @@ struct Shared {
     quic: quinn::Endpoint,
     credentials: Credentials,
     transport: Arc<quinn::TransportConfig>,
+    farewells: Farewells,
     config: Config,
     gate: Gate,
     peer: PeerId,
@@ -66,7 +68,9 @@ impl Endpoint {
         let credentials = Credentials::new(identity).map_err(|error| BindError::Tls(error.into()))?;
         let tls = credentials.server().map_err(|error| BindError::Tls(error.into()))?;
         let tls = QuicServerConfig::try_from(tls).map_err(|error| BindError::Tls(error.into()))?;
-        let transport = Arc::new(config.transport());
+        let (mut transport, farewells) = (config.transport(), Farewells::default());
+        transport.congestion_controller_factory(Arc::new(farewells.clone()));
+        let transport = Arc::new(transport);
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls));
         server.transport_config(transport.clone());
         config.limit_server(&mut server);
@@ -77,8 +81,16 @@ impl Endpoint {
             quinn::Endpoint::new_with_abstract_socket(library, Some(server), socket, runtime).map_err(socket_error)?;
         let (events, receiver) = mpsc::channel(config.events_max);
         let gate = Gate::new(config.clone(), Instant::now());
-        let shared =
-            Shared { quic, credentials, transport, config, gate, peer: identity.peer_id(), events: events.downgrade() };
+        let shared = Shared {
+            quic,
+            credentials,
+            transport,
+            farewells,
+            config,
+            gate,
+            peer: identity.peer_id(),
+            events: events.downgrade(),
+        };
         let endpoint = Self(Arc::new(shared));
         tokio::spawn(endpoint.clone().accept(events));
         Ok((endpoint, Events(receiver)))
@@ -152,6 +164,7 @@ impl Endpoint {
 
     /// Ends all connections, telling the peers why, and takes no new ones. Waits up to a second for that.
     pub async fn close(&self, bye: &Bye) {
+        self.0.farewells.all_end();
         self.0.quic.close(quinn::VarInt::from_u32(bye.code.to_u16().into()), bye.reason.as_bytes());
         let _ = timeout(FAREWELL, self.0.quic.wait_idle()).await;
     }
@@ -171,6 +184,7 @@ impl Endpoint {
     }
 
     fn close_now(&self) {
+        self.0.farewells.all_end();
         self.0.quic.close(quinn::VarInt::from_u32(ByeCode::Shutdown.to_u16().into()), b"");
     }
 

@@ -8,6 +8,9 @@ use hybrid_wire::peer::{PartReply, PeerMessage, Request};
 use hybrid_wire::{DecodeError, decode_peer, decode_reply, decode_request};
 use quinn::{ReadError, ReadExactError};
 
+/// Frames of later versions that are skipped in a row: one that sends more of them says nothing to us.
+const SKIPPED_MAX: u32 = 1_024;
+
 /// Reads the frames at the front of a stream, and no byte behind them.
 #[derive(Debug)]
 pub(crate) struct StreamFrames {
@@ -26,6 +29,8 @@ pub(crate) enum FrameError {
     Dropped,
     /// The connection ended.
     Closed,
+    /// Too many frames in a row that mean nothing here.
+    Flood,
 }
 
 impl FrameError {
@@ -34,6 +39,7 @@ impl FrameError {
         match self {
             Self::Decode(error) => Some(error.bye_code()),
             Self::Ended => Some(ByeCode::FrameSize),
+            Self::Flood => Some(ByeCode::TooFast),
             Self::Dropped | Self::Closed => None,
         }
     }
@@ -90,12 +96,15 @@ impl StreamFrames {
         &mut self,
         decode: impl Fn(&[u8]) -> Result<Decoded<T>, DecodeError>,
     ) -> Result<Option<T>, FrameError> {
-        while self.read_frame().await? {
+        for _ in 0..=SKIPPED_MAX {
+            if !self.read_frame().await? {
+                return Ok(None);
+            }
             if let Some(message) = decode(&self.frame).map_err(FrameError::Decode)?.message() {
                 return Ok(Some(message));
             }
         }
-        Ok(None)
+        Err(FrameError::Flood)
     }
 
     /// Reads one whole frame; `false` at the stream's end.

@@ -51,6 +51,7 @@
 //! ```
 
 mod config;
+mod congestion;
 mod connection;
 mod endpoint;
 mod error;

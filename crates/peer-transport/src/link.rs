@@ -1,5 +1,6 @@
 //! How connections end: our codes as QUIC close codes (RFC 9000 section 19.19), and theirs back.
 
+use crate::congestion;
 use crate::error::CloseReason;
 use hybrid_wire::control::{Bye, ByeCode};
 use quinn::{ConnectionError, VarInt};
@@ -35,6 +36,7 @@ impl Link {
 
     /// Ends the connection for a reason that is no fault.
     pub(crate) fn close(&self, code: ByeCode, reason: &str) {
+        congestion::ends(&self.quic);
         self.quic.close(VarInt::from_u32(code.to_u16().into()), printable(reason.as_bytes()).as_bytes());
     }
 

@@ -11,7 +11,9 @@ use hybrid_manifest::{ContentId, PartLen, PartNumber};
 use hybrid_units::BytesPerSecond;
 use hybrid_wire::control::{Bye, ByeCode};
 use hybrid_wire::peer::{Have, Hello, PartReply, PeerMessage, Request};
-use hybrid_wire::{PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, encode_peer, encode_reply, encode_request};
+use hybrid_wire::{
+    PEER_ALPN, PROTOCOL_VERSION, PartRanges, PeerCoordinates, PeerId, encode_peer, encode_reply, encode_request,
+};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -635,6 +637,40 @@ async fn a_crowd_is_let_in_after_a_retry() {
     let dialling = tokio::spawn(async move { one.dial(&to, hello()).await });
     connected(&mut events).await.0.send(&PeerMessage::Hello(hello())).unwrap();
     dialling.await.unwrap().unwrap();
+}
+
+/// Connections of which each is sent a part that is longer than what may be under way at first, and closed within it.
+async fn closed_within_a_part(close: impl Fn(&Endpoint, &Connection)) -> Vec<ByeCode> {
+    let mut codes = Vec::new();
+    for _ in 0..20 {
+        let (endpoint, mut events) = bind(Config::default());
+        let raw = Raw::new();
+        let connection = raw.connect(&endpoint, PEER_ALPN).await.unwrap();
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        send.write_all(&encode_peer(&PeerMessage::Hello(hello())).unwrap()).await.unwrap();
+        let (ours, _) = connected(&mut events).await;
+        let (mut ask, _answer) = connection.open_bi().await.unwrap();
+        ask.write_all(&encode_request(&Request { number: 3 }).unwrap()).await.unwrap();
+        let (_, responder) = timeout(DEADLINE, requested(&mut events)).await.unwrap();
+        let sending = tokio::spawn(responder.send_part(part(3, 1 << 20), 0, None));
+        tokio::task::yield_now().await;
+        close(&endpoint, &ours);
+        codes.push(close_code(&connection).await);
+        sending.await.unwrap();
+    }
+    codes
+}
+
+#[tokio::test]
+async fn whoever_is_sent_a_part_hears_the_end_and_why() {
+    let bye = Bye { code: ByeCode::Useless, reason: String::new() };
+    assert_eq!(closed_within_a_part(|_, connection| connection.close(&bye)).await, [ByeCode::Useless; 20]);
+    let shutdown = Bye { code: ByeCode::Shutdown, reason: String::new() };
+    let all = |endpoint: &Endpoint, _: &Connection| {
+        let (endpoint, bye) = (endpoint.clone(), shutdown.clone());
+        drop(tokio::spawn(async move { endpoint.close(&bye).await }));
+    };
+    assert_eq!(closed_within_a_part(all).await, [ByeCode::Shutdown; 20]);
 }
 
 #[tokio::test]
