@@ -7,6 +7,7 @@ pub mod badpeer;
 pub mod hardship;
 pub mod link;
 mod process;
+pub mod rawpeer;
 
 pub use process::{PeerProcess, ServerProcess, peer_command, run_to_end, server_command};
 
