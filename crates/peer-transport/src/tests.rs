@@ -265,7 +265,7 @@ async fn without_a_key_nobody_is_let_in() {
         .dangerous()
         .with_custom_certificate_verifier(raw.credentials.pin(endpoint.peer_id()))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![hybrid_wire::PEER_ALPN.to_vec()];
+    tls.alpn_protocols = vec![PEER_ALPN.to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let connecting = raw.endpoint.connect_with(config, endpoint.local_addr().unwrap(), "peer.invalid").unwrap();
     // In TLS 1.3 the client is done before the server has seen that it shows no certificate.
@@ -294,7 +294,7 @@ async fn what_is_said_first_must_be_hello() {
     ] {
         let (endpoint, mut events) = bind(Config::default());
         let raw = Raw::new();
-        let connection = raw.connect(&endpoint, hybrid_wire::PEER_ALPN).await.unwrap();
+        let connection = raw.connect(&endpoint, PEER_ALPN).await.unwrap();
         let (mut send, _recv) = connection.open_bi().await.unwrap();
         send.write_all(&bytes).await.unwrap();
         assert_eq!(close_code(&connection).await, expected, "{bytes:02x?}");
@@ -325,7 +325,7 @@ async fn silence_is_not_waited_for() {
     let (endpoint, _events) = bind(config);
     let raw = Raw::new();
     let began = Instant::now();
-    let connection = raw.connect(&endpoint, hybrid_wire::PEER_ALPN).await.unwrap();
+    let connection = raw.connect(&endpoint, PEER_ALPN).await.unwrap();
     assert_eq!(close_code(&connection).await, ByeCode::HandshakeTimeout);
     assert!(began.elapsed() >= deadline);
 
@@ -585,7 +585,7 @@ async fn a_peer_that_does_not_read_is_left() {
 async fn streams_beyond_the_limit_wait() {
     let (endpoint, mut events) = bind(Config::default());
     let raw = Raw::new();
-    let connection = raw.connect(&endpoint, hybrid_wire::PEER_ALPN).await.unwrap();
+    let connection = raw.connect(&endpoint, PEER_ALPN).await.unwrap();
     let (mut send, _recv) = connection.open_bi().await.unwrap();
     send.write_all(&encode_peer(&PeerMessage::Hello(hello())).unwrap()).await.unwrap();
     connected(&mut events).await;
