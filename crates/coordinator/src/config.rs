@@ -90,7 +90,7 @@ pub struct Config {
     pub report_interval_max: Duration,
     /// Reports that the server is willing to read per second, over all clients. Default 2,000: about 1 % of a core.
     pub reports_per_second: u32,
-    /// The most clients at one time. Default 100,000: at about 1 KiB each, 100 MiB.
+    /// The most clients at one time. Default 100,000: at about 1.9 KB each, 190 MB.
     pub clients_max: usize,
     /// The most of them in one public network (an IPv4 /24 or an IPv6 /48). Default 6,250, a sixteenth of all: many, since a
     /// mobile network may put a whole crowd behind one address, and so few that one network cannot take all places.
