@@ -172,6 +172,10 @@ impl From<CacheError> for Failure {
             CacheError::NoRoom { .. } => failure("E_DISK_FULL")
                 .hint("nothing was removed; free space there, or name a folder on another disk with --cache DIR"),
             CacheError::Io { source, .. } if is_full(source) => failure("E_DISK_FULL").hint(MAKE_ROOM),
+            CacheError::ServerKeys { path, .. } => failure("E_CACHE").hint(format!(
+                "if you are sure that nobody stands between you and the server, remove {}: its keys are then asked for anew",
+                path.display()
+            )),
             CacheError::Identity { path, .. } => {
                 failure("E_CACHE").hint(format!("remove {} to get a new key", path.display()))
             }

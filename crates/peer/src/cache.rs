@@ -79,6 +79,16 @@ pub enum CacheError {
         /// What is free, and what other contents could leave to it.
         room: ByteCount,
     },
+    /// What is kept of a server's keys cannot be read: it is not taken for a server that nobody has met.
+    #[error("line {line} of {} is damaged: it tells by which keys {server} is known", path.display())]
+    ServerKeys {
+        /// The file.
+        path: PathBuf,
+        /// Whose keys it holds.
+        server: String,
+        /// Which line, the first of which is 1.
+        line: usize,
+    },
     /// The peer's key is damaged, or none could be made.
     #[error("cannot use {}", path.display())]
     Identity {
@@ -147,10 +157,31 @@ impl Cache {
     }
 
     /// The keys that a server showed before; none if it is new.
+    ///
+    /// A file that is damaged is an error: taken for none, it would let anybody be the server from now on.
     pub(crate) fn server_keys(&self, server: &str) -> Result<Vec<ServerKey>, CacheError> {
         let path = self.keys_path(server);
-        let bytes = files::read_regular(&path, SMALL_FILE_BYTES_MAX).map_err(at(&path))?.unwrap_or_default();
-        Ok(String::from_utf8_lossy(&bytes).lines().skip(1).filter_map(|line| line.parse().ok()).collect())
+        let Some(bytes) = files::read_regular(&path, SMALL_FILE_BYTES_MAX).map_err(at(&path))? else {
+            return Ok(Vec::new());
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let damaged = |line| CacheError::ServerKeys { path: path.clone(), server: server.to_owned(), line };
+        let mut lines = text.split('\n').zip(1..);
+        // A name may have lines of its own.
+        for (part, (line, number)) in server.split('\n').zip(lines.by_ref()) {
+            if part != line {
+                return Err(damaged(number));
+            }
+        }
+        let mut keys = Vec::new();
+        for (line, number) in lines {
+            match line.parse() {
+                Ok(key) => keys.push(key),
+                Err(_) if line.is_empty() && !keys.is_empty() => {}
+                Err(_) => return Err(damaged(number)),
+            }
+        }
+        if keys.is_empty() { Err(damaged(2)) } else { Ok(keys) }
     }
 
     /// Keeps the keys of a server.
@@ -330,6 +361,37 @@ mod tests {
         let key = SigningKey::from_bytes(&[1; 32]);
         let signed = SignedManifest::sign(Manifest::new(spec, &prepared, server_key(&key)).unwrap(), &key).unwrap();
         (signed.manifest().clone(), signed.encode().to_vec())
+    }
+
+    /// Taken for none, they would let anybody be the server.
+    #[test]
+    fn damaged_keys_are_not_taken_for_none() {
+        let folder = TempDir::new().unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let (server, key) = ("https://example.org", ServerKey::from_bytes([1; 32]));
+        cache.pin(server, &[key]).unwrap();
+        let path = cache.keys_path(server);
+        let sound = fs::read(&path).unwrap();
+        for damage in
+            ["", "\n", "garbage", "https://example.org", "https://example.org\n", "https://example.com\n{key}\n"]
+        {
+            fs::write(&path, damage.replace("{key}", &key.to_string())).unwrap();
+            let error = cache.server_keys(server).unwrap_err();
+            assert!(matches!(error, CacheError::ServerKeys { .. }), "{damage:?}: {error:?}");
+        }
+        for end in 0..sound.len() - 1 {
+            fs::write(&path, &sound[..end]).unwrap();
+            assert!(cache.server_keys(server).is_err(), "cut at {end}");
+        }
+        for bit in 0..sound.len() * 8 {
+            let mut damaged = sound.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, damaged).unwrap();
+            // Another key is refused when the server shows its own.
+            assert!(!cache.server_keys(server).is_ok_and(|keys| keys.is_empty()), "bit {bit}");
+        }
+        fs::write(&path, &sound).unwrap();
+        assert_eq!(cache.server_keys(server).unwrap(), [key]);
     }
 
     /// A damaged epoch would refuse what the server has, or let an older manifest in: it counts as none.
