@@ -27,7 +27,8 @@ fn give(flags: &[&str], cap: u64, off: &str) -> Value {
     let served = folder.path().join("served");
     std::fs::create_dir(&served).expect("an empty folder");
     std::fs::write(served.join("file.bin"), &bytes).expect("room for a file");
-    let server = ServerProcess::start(&served, &["--direct-clients", "1"]);
+    // So slow that it cannot send all to everybody before the giver has given what it may.
+    let server = ServerProcess::start(&served, &["--direct-clients", "1", "--egress-limit", "1MB/s"]);
     let url = server.url("file.bin");
 
     // The first one has it all before anybody else comes, so all of them would take it from there.
