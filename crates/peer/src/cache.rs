@@ -136,7 +136,15 @@ impl Cache {
         quota::make_room(&self.folder, &open(), wanted, limit)?;
         // From here on it counts among what the disk has to hold, whoever comes next.
         let folder = self.content_folder(wanted.content);
-        fs::create_dir_all(&folder).map_err(at(&folder))
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map_err(at(&folder)),
+        }
+        // Behind a link it would be somebody else's folder that is written to.
+        match fs::symlink_metadata(&folder).map_err(at(&folder))? {
+            found if found.is_dir() => Ok(()),
+            _ => Err(at(&folder)(io::Error::new(io::ErrorKind::InvalidInput, "not a folder of its own: remove it"))),
+        }
     }
 
     /// The key from before, or a new one that is kept.

@@ -65,6 +65,9 @@ impl Default for Wanted {
     }
 }
 
+#[path = "downloads/damage.rs"]
+mod damage;
+
 fn content(len: usize, seed: u64) -> Bytes {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
