@@ -21,6 +21,11 @@ const PART_LEN: usize = 32_768;
 /// For one answer: six times the longest deadline that a peer has for us.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const HELLO: u8 = 0xa1;
+const PROOFS: u8 = 0x25;
+/// `AskProofs` for the first part.
+const ASK_PROOF: &[u8] = &[3, 0, 0, 0, 0x24, 0, 1];
+
 /// What the peer does.
 enum Deed {
     /// Shakes hands in another way.
@@ -207,6 +212,13 @@ struct Member {
     _control: ClientControl,
 }
 
+/// A connection with its stream of frames, after the hellos.
+struct Meeting {
+    connection: quinn::Connection,
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+}
+
 impl Scene {
     async fn member(&self) -> anyhow::Result<Member> {
         let raw = RawPeer::new()?;
@@ -241,17 +253,14 @@ impl Scene {
         }
     }
 
-    /// Connects and says hello; gives the stream of frames too, when the other side has answered.
-    async fn meet(&self, member: &Member) -> anyhow::Result<(quinn::Connection, quinn::SendStream, quinn::RecvStream)> {
+    /// Connects, says hello and hears it.
+    async fn meet(&self, member: &Member) -> anyhow::Result<Meeting> {
         let connection = member.raw.connect(self.address, PEER_ALPN, Shown::Key).await?;
         let (mut send, mut recv) = connection.open_bi().await?;
         send.write_all(&encode_peer(&PeerMessage::Hello(member.hello.clone()))?).await?;
-        let mut head = [0; 5];
-        recv.read_exact(&mut head).await?;
-        ensure!(head[4] == 0xa1, "answered with frame {:#x}", head[4]);
-        let mut body = vec![0; u32::from_le_bytes(head[..4].try_into()?) as usize - 1];
-        recv.read_exact(&mut body).await?;
-        Ok((connection, send, recv))
+        let answer = frame(&mut recv).await?;
+        ensure!(answer == HELLO, "answered with frame {answer:#x}");
+        Ok(Meeting { connection, send, recv })
     }
 
     /// The first part, asked for as a peer does.
@@ -264,7 +273,7 @@ impl Scene {
         Ok(())
     }
 
-    async fn play(&self, deed: &Deed) -> anyhow::Result<Answer> {
+    async fn play(&self, deed: &Deed, expected: Answer) -> anyhow::Result<Answer> {
         let mut member = self.member().await?;
         let hello = encode_peer(&PeerMessage::Hello(member.hello.clone()))?;
         match deed {
@@ -290,61 +299,82 @@ impl Scene {
                 code(&connection.closed().await)
             }
             Deed::Then(text, ends) => {
-                let (connection, mut send, _recv) = self.meet(&member).await?;
-                say(&mut send, &bytes_of(text, &hello)?, *ends).await?;
-                self.outcome(&connection).await
+                let mut meeting = self.meet(&member).await?;
+                say(&mut meeting.send, &bytes_of(text, &hello)?, *ends).await?;
+                self.outcome(meeting, expected).await
             }
             Deed::Often(text, times) => {
-                let (connection, mut send, _recv) = self.meet(&member).await?;
+                let Meeting { connection, mut send, recv: _recv } = self.meet(&member).await?;
                 // The other side may have had enough before all is said.
                 drop(send.write_all(&bytes_of(text, &hello)?.repeat(*times)).await);
                 code(&connection.closed().await)
             }
             Deed::Ask(text, ends) => {
-                let (connection, _send, _recv) = self.meet(&member).await?;
-                let (mut send, mut recv) = connection.open_bi().await?;
+                let meeting = self.meet(&member).await?;
+                let (mut send, mut recv) = meeting.connection.open_bi().await?;
                 say(&mut send, &bytes_of(text, &hello)?, *ends).await?;
                 match recv.read_to_end(LEN).await {
                     Ok(answer) if answer == [1, 0, 0, 0, 0xb4] => {
-                        self.fetch(&connection).await?;
+                        self.fetch(&meeting.connection).await?;
                         Ok(Says("01000000b4"))
                     }
-                    _ => self.outcome(&connection).await,
+                    _ => self.outcome(meeting, expected).await,
                 }
             }
             Deed::Push(text, ends) => {
-                let (connection, _send, _recv) = self.meet(&member).await?;
-                let mut send = connection.open_uni().await?;
+                let meeting = self.meet(&member).await?;
+                let mut send = meeting.connection.open_uni().await?;
                 // Who does not want it stops the stream.
                 drop(say(&mut send, &bytes_of(text, &hello)?, *ends).await);
                 if *ends != Resets {
                     drop(send.stopped().await);
                 }
-                self.outcome(&connection).await
+                self.outcome(meeting, expected).await
             }
             Deed::TakeBack(text, times) => {
-                let (connection, _send, _recv) = self.meet(&member).await?;
+                let meeting = self.meet(&member).await?;
                 for _ in 0..*times {
-                    let (mut send, mut recv) = connection.open_bi().await?;
+                    let (mut send, mut recv) = meeting.connection.open_bi().await?;
                     say(&mut send, &bytes_of(text, &hello)?, Resets).await?;
                     recv.stop(1u8.into())?;
                 }
-                self.outcome(&connection).await
+                self.outcome(meeting, expected).await
             }
         }
     }
 
-    /// Whether the connection serves parts, or with what code it ended.
-    async fn outcome(&self, connection: &quinn::Connection) -> anyhow::Result<Answer> {
-        // What was said before is judged on its own stream: the answer on another one may overtake the end.
-        for _ in 0..20 {
-            if self.fetch(connection).await.is_err() {
-                return code(&connection.closed().await);
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    /// With what code the connection ended, if it should; otherwise whether it still answers on the stream of frames, which is in
+    /// order, and serves parts. What another stream brought has no order with these: twenty answers leave it time to be judged.
+    async fn outcome(&self, meeting: Meeting, expected: Answer) -> anyhow::Result<Answer> {
+        let Meeting { connection, mut send, mut recv } = meeting;
+        if let Closes(_) = expected {
+            return code(&connection.closed().await);
         }
-        Ok(GoesOn)
+        let serves = async {
+            send.write_all(ASK_PROOF).await?;
+            while frame(&mut recv).await? != PROOFS {}
+            for _ in 0..20 {
+                self.fetch(&connection).await?;
+            }
+            anyhow::Ok(GoesOn)
+        };
+        match serves.await {
+            Ok(answer) => Ok(answer),
+            Err(error) => match connection.close_reason() {
+                Some(reason) => code(&reason),
+                None => Err(error),
+            },
+        }
     }
+}
+
+/// Reads one frame; its type.
+async fn frame(recv: &mut quinn::RecvStream) -> anyhow::Result<u8> {
+    let mut head = [0; 5];
+    recv.read_exact(&mut head).await?;
+    let mut body = vec![0; u32::from_le_bytes(head[..4].try_into()?) as usize - 1];
+    recv.read_exact(&mut body).await?;
+    Ok(head[4])
 }
 
 async fn say(send: &mut quinn::SendStream, bytes: &[u8], ends: Ends) -> anyhow::Result<()> {
@@ -390,7 +420,7 @@ fn whatever_a_peer_says_the_answer_is_the_one_of_the_table() {
         // `HYBRID_ROW` chooses rows by a piece of their names.
         let chosen = std::env::var("HYBRID_ROW").unwrap_or_default();
         for (what, deed, expected) in TABLE.iter().filter(|(what, ..)| what.contains(&chosen)) {
-            let answer = timeout(PATIENCE, scene.play(deed)).await;
+            let answer = timeout(PATIENCE, scene.play(deed, *expected)).await;
             let answer = answer.map_or_else(
                 |_| "nothing".to_owned(),
                 |answer| match answer {
@@ -405,8 +435,8 @@ fn whatever_a_peer_says_the_answer_is_the_one_of_the_table() {
             // Others are served as before.
             let honest = scene.member().await.expect("a ticket");
             let served = async {
-                let (connection, _send, _recv) = scene.meet(&honest).await?;
-                scene.fetch(&connection).await
+                let meeting = scene.meet(&honest).await?;
+                scene.fetch(&meeting.connection).await
             };
             let served = timeout(DEADLINE, served).await.unwrap_or_else(|_| bail!("in vain"));
             served.unwrap_or_else(|error| panic!("after {what}, an honest peer: {error:#}; {}", peer.said()));

@@ -735,3 +735,35 @@ fn a_flood_ends_the_connection_and_a_stream_does_not() {
         }
     }
 }
+
+#[test]
+fn a_neighbour_is_called_once_in_two_milliseconds() {
+    let mut story = Story::new(true);
+    story.welcome(Mode::ClientServer, &[]);
+    for number in 0..6 {
+        story.store(PartSource::Server, PartNumber::new(number));
+    }
+    let mut outputs = story.connect_holding(1, 2, &[]);
+    // It wants nothing that it did not ask for.
+    while let Some((connection, number)) = outputs.iter().find_map(|output| match output {
+        Output::PushPart { connection, number, .. } => Some((*connection, *number)),
+        _ => None,
+    }) {
+        outputs = story.tell(Input::PartPushed { connection, number, sent_bytes: 0, taken: false });
+    }
+    story.now += Duration::from_secs(1);
+    let (connection, number) = (ConnectionId(1), PartNumber::new(0));
+    let (mut begun, mut calls) = (0, Vec::new());
+    // Each request that it takes back leaves us with nothing to do: four times in 2 ms.
+    for _ in 0..100 {
+        story.now += Duration::from_micros(500);
+        let outputs = story.tell(Input::PartRequested { connection, number });
+        begun += outputs.iter().filter(|output| matches!(output, Output::ServePart { .. })).count();
+        let outputs = story.tell(Input::PartServed { connection, number, sent_bytes: 0 });
+        let is_call = |output: &&Output| matches!(output, Output::SendPeer { message: PeerMessage::Idle, .. });
+        calls.extend(outputs.iter().filter(is_call).map(|_| story.now));
+    }
+    assert_eq!(begun, 100);
+    assert_eq!(calls.len(), 25, "{calls:?}");
+    assert!(calls.windows(2).all(|pair| pair[1] == pair[0] + Duration::from_millis(2)), "{calls:?}");
+}
